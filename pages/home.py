@@ -1,0 +1,59 @@
+"""Start: what is loaded, what it sees in the chosen picture, and where to begin."""
+
+from pages.ui import nav
+
+nav.ensure()
+
+import streamlit as st
+
+import sp_core as sp
+from pages.ui import cache, show
+from pages.ui.sidebar import selection
+
+here = selection()
+show.title("Structural Priors", "Look inside a convolutional network: its filters, its favourite patches, its weights.")
+net = here.net
+
+
+def predictions() -> list[tuple[str, float]]:
+    """The five most likely classes with their probabilities."""
+    chances = sp.predict(net, here.seen).float().softmax(1)[0]
+    top = chances.topk(min(5, len(chances)))
+    return [(net.class_name(int(i)), float(p)) for p, i in zip(top.values, top.indices, strict=True)]
+
+
+left, right = st.columns([2, 3], gap="large")
+with left:
+    st.subheader("What the network sees")
+    show.picture(here.crop, alt=f"The crop of {here.image_name} that {net.name} is fed with", width=320)
+    st.caption(f"{here.image_name}, resized and cropped to {net.input_size[2]}×{net.input_size[1]} pixels.")
+with right:
+    st.subheader("What it says")
+    if net.class_count:
+        rows = cache.answer("predictions", here.key, predictions)
+        from sp_core.figures.bars import probabilities
+
+        show.figure(probabilities(rows), alt=", ".join(f"{name} {chance:.0%}" for name, chance in rows), height=280)
+    else:
+        st.info("This network does not end in a vector of class scores.")
+    counts = cache.answer("complexity", (net.fingerprint, net.input_size), lambda: sp.complexity(net))
+    first, second, third = st.columns(3)
+    first.metric("Parameters", f"{counts.parameters:,}")
+    second.metric("Multiply-accumulates", f"{counts.macs / 1e6:,.1f} M")
+    third.metric("Layers", sum(layer.leaf for layer in net.layers))
+
+st.subheader("Six questions to ask it")
+TEXTS = {
+    "filters.py": "What does the first layer look for? Every filter as a picture, with its orientation, frequency "
+    "and colour, and its response to your image.",
+    "patches.py": "Which patches of real images drive a unit most, which least, and which lie between?",
+    "backprop.py": "Which pixels does the decision rest on? Gradient, deconvnet, guided backprop and others.",
+    "synthesis.py": "Which image would drive a unit further than any photograph? Watch it grow; let the network dream.",
+    "receptive_fields.py": "How far can each unit see, in theory and as measured?",
+    "weights.py": "How much of each weight matrix is low-rank, symmetric, or the identity?",
+}
+columns = st.columns(3, gap="medium")
+for place, (file, text) in enumerate(TEXTS.items()):
+    with columns[place % 3].container(border=True, height="stretch"):
+        nav.page_link(file)
+        st.caption(text)

@@ -1,0 +1,237 @@
+"""A network: a module, how it is fed, what its classes are called, and a fingerprint of its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from sp_core import images as pictures
+from sp_core.errors import SpError
+from sp_core.trace import Layer, private_copy, single, trace_layers
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One channel of one layer, or one position of it.
+
+    Its string form, used in links, files and the command line, is ``layer:channel`` or ``layer:channel@y,x``.
+
+    >>> Unit.parse("layer4:20"), str(Unit("conv1", 3, (0, 7)))
+    (Unit(layer='layer4', channel=20, position=None), 'conv1:3@0,7')
+    """
+
+    layer: str
+    channel: int
+    position: tuple[int, int] | None = None
+
+    def __str__(self) -> str:
+        where = f"@{self.position[0]},{self.position[1]}" if self.position else ""
+        return f"{self.layer}:{self.channel}{where}"
+
+    @classmethod
+    def parse(cls, text: str) -> Unit:
+        """Read the string form; raises SpError when it is not one."""
+        match = re.fullmatch(r"(.+):(\d+)(?:@(\d+),(\d+))?", text.strip())
+        if not match:
+            raise SpError(f"A unit is written layer:channel or layer:channel@y,x, such as 'layer4:20'; got '{text}'.")
+        layer, channel, y, x = match.groups()
+        return cls(layer, int(channel), (int(y), int(x)) if y is not None else None)
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """16 hexadecimal digits that name the content: the names, shapes, types and values of ``tensors``.
+
+    The order of the dictionary, the device and the memory layout do not matter.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach()
+        digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+        flat = tensor.cpu().contiguous().reshape(-1)
+        if flat.numel():
+            digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+@dataclass(eq=False)
+class Network:
+    """A module in evaluation mode with its preprocessing. Shared by threads, therefore never changed.
+
+    The module given is not touched: the network keeps its own copy of the structure, which shares the memory of the
+    weights, is in ``eval()`` mode, wants no gradients for weights and has no in-place activations.
+
+    Attributes:
+        module: maps normalised images ``[n, c, h, w]`` to logits ``[n, classes]``.
+        name: what it is called on the screen.
+        input_size: ``(channels, height, width)`` it is fed with.
+        mean, std: per channel, of images in [0, 1]; None when it takes [0, 1] as it is.
+        classes: class names in index order, or None when only their numbers are known.
+        architecture: for example ``"torchvision:resnet18"``; None for a module from memory.
+        confidence: ``"exact"``, ``"likely"`` or ``"weights-only"``: how sure the architecture is.
+        source: where it came from, as a person would say it.
+        resize: the shorter side before the centre crop; by default 256/224 of the crop above 96 pixels, else the crop.
+        warnings: sentences a person should read.
+
+    >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)), name="tiny",
+    ...               input_size=(3, 8, 8))
+    >>> net.layers[0].name, predict(net, torch.zeros(2, 3, 8, 8)).shape
+    ('0', torch.Size([2, 5]))
+    """
+
+    module: nn.Module
+    name: str = "network"
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    classes: Sequence[str] | None = None
+    architecture: str | None = None
+    confidence: str = "exact"
+    source: str = "memory"
+    resize: int | None = None
+    warnings: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        size = tuple(int(side) for side in self.input_size)
+        if len(size) != 3 or min(size) < 1:
+            raise SpError(f"`input_size` must be (channels, height, width), each at least 1; got {self.input_size}.")
+        self.input_size = size  # type: ignore[assignment]
+        for what in ("mean", "std"):
+            values = getattr(self, what)
+            if values is not None and len(values) != size[0]:
+                raise SpError(f"`{what}` must have one number a channel ({size[0]}); got {len(values)}.")
+        if self.std is not None and min(self.std) <= 0:
+            raise SpError(f"`std` must be above 0 in every channel; got {tuple(self.std)}.")
+        self.module = _frozen(self.module)
+        if self.resize is None:
+            shorter = min(size[1:])
+            self.resize = round(shorter * 256 / 224) if shorter > 96 else shorter
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Names the content of the weights: the same whatever file, wrapper or prefix they came in."""
+        return fingerprint(dict(self.module.state_dict()))
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer with one tensor as output, in execution order. Raises SpError if the network cannot run."""
+        return trace_layers(self.module, self.input_size)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    @cached_property
+    def class_count(self) -> int:
+        """How many logits come out (0 when the output is not a vector)."""
+        with torch.no_grad():
+            clone = private_copy(self.module, to="meta")
+            output = single(clone(torch.empty(1, *self.input_size, device="meta")))
+        return output.shape[1] if output is not None and output.ndim == 2 else 0
+
+    def class_name(self, index: int) -> str:
+        """The class's name, or its number where names are unknown."""
+        if self.classes is not None and index < len(self.classes):
+            return self.classes[index]
+        return f"class {index}"
+
+    def layer(self, name: str) -> Layer:
+        """The layer called ``name``; raises SpError naming close matches."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        import difflib
+
+        names = [layer.name for layer in self.layers]
+        close = difflib.get_close_matches(name, names, 3, 0.5) or names[:3]
+        raise SpError(f"'{name}' is not one of the {len(names)} layers of {self.name}; try {', '.join(close)}.")
+
+    def check(self, unit: Unit) -> Layer:
+        """The layer of ``unit``; raises SpError when layer, channel or position does not exist."""
+        layer = self.layer(unit.layer)
+        if not 0 <= unit.channel < layer.channels:
+            raise SpError(f"Layer {layer.name} has channels 0 to {layer.channels - 1}; got {unit.channel}.")
+        if unit.position is not None:
+            if not layer.is_map:
+                raise SpError(f"Layer {layer.name} has no positions: its output is a vector of {layer.channels}.")
+            (y, x), (_, h, w) = unit.position, layer.output_shape
+            if not (0 <= y < h and 0 <= x < w):
+                raise SpError(f"Layer {layer.name} has positions 0,0 to {h - 1},{w - 1}; got {y},{x}.")
+        return layer
+
+    def check_class(self, index: int) -> int:
+        """``index`` if it is a class of the network; raises SpError otherwise."""
+        if not 0 <= index < self.class_count:
+            raise SpError(f"{self.name} has classes 0 to {self.class_count - 1}; got {index}.")
+        return index
+
+    def clone(self) -> nn.Module:
+        """A private copy of the module that shares the weights, for work that must hang hooks on it."""
+        return private_copy(self.module)
+
+    def view(self, image: Image.Image) -> Tensor:
+        """What the network sees of ``image``: float32 ``[c, h, w]`` in [0, 1], on the CPU."""
+        return pictures.to_tensor(self.crop(image), self.input_size[0])
+
+    def crop(self, image: Image.Image) -> Image.Image:
+        """``image`` with its shorter side resized to ``resize``, cut to the centre ``height × width``."""
+        return pictures.resize_and_crop(image, self.resize or min(self.input_size[1:]), self.input_size[1:])
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """``(images - mean) / std`` for images ``[n, c, h, w]`` in [0, 1]; differentiable."""
+        if self.mean is None and self.std is None:
+            return images
+        shape = (1, -1, 1, 1)
+        mean = torch.as_tensor(self.mean or (0.0,), dtype=images.dtype, device=images.device).view(shape)
+        std = torch.as_tensor(self.std or (1.0,), dtype=images.dtype, device=images.device).view(shape)
+        return (images - mean) / std
+
+    def check_images(self, images: Tensor) -> Tensor:
+        """``images`` as a batch on the network's device and in its type; raises SpError when their shape is wrong."""
+        if images.ndim == 3:
+            images = images[None]
+        if images.ndim != 4 or images.shape[1] != self.input_size[0]:
+            raise SpError(f"Images must be [n, {self.input_size[0]}, h, w] for {self.name}; got {list(images.shape)}.")
+        parameter = next(self.module.parameters(), None)
+        dtype = parameter.dtype if parameter is not None and parameter.is_floating_point() else torch.float32
+        return images.to(self.device, dtype)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` that shares the memory of its weights but none of its state."""
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    memo |= {id(b): b.detach() for b in module.buffers()}
+    clone = private_copy(module, memo=memo).eval()
+    for part in clone.modules():
+        if getattr(part, "inplace", None) is True:
+            part.inplace = False  # type: ignore[assignment] # a captured map must not be overwritten after it
+    return clone
+
+
+def predict(net: Network, images: Tensor) -> Tensor:
+    """Logits ``[n, classes]`` of images ``[n, c, h, w]`` in [0, 1].
+
+    Raises:
+        SpError: the images have the wrong shape, or the network does not end in a vector of logits.
+    """
+    with torch.no_grad():
+        return logits(net.module, net.normalise(net.check_images(images)))
+
+
+def logits(module: nn.Module, inputs: Tensor) -> Tensor:
+    """The module's output when it is one tensor; raises SpError when it is not."""
+    output = single(module(inputs))
+    if output is None:
+        raise SpError(f"{type(module).__name__} does not return one tensor, so it has no class scores to look at.")
+    return output

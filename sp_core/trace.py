@@ -1,0 +1,165 @@
+"""One traced forward pass: which layers run, in which order, with which output shapes.
+
+The pass runs on the *meta* device (shapes without arithmetic), on a private copy whose parameters are empty meta
+tensors, so it costs milliseconds, no memory, and touches nothing of the network.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sp_core.errors import SpError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one module in the forward pass.
+
+    Attributes:
+        name: the module's path (``"layer1.0.conv1"``); the second call of a shared module is ``"layer1.0.relu#2"``.
+        kind: the module's class, ``"Conv2d"``.
+        output_shape: without the batch: ``(c, h, w)`` for a map, ``(n,)`` for a vector.
+        module: the module's path without the call number.
+        call: 1 for the first call of the module, 2 for the second …
+        leaf: False for a container such as ``"layer1"``, whose output is that of its last part.
+    """
+
+    name: str
+    kind: str
+    output_shape: tuple[int, ...]
+    module: str
+    call: int = 1
+    leaf: bool = True
+
+    @property
+    def is_map(self) -> bool:
+        """Whether the output is a stack of channels over space, ``(c, h, w)``."""
+        return len(self.output_shape) == 3
+
+    @property
+    def channels(self) -> int:
+        """How many channels (of a map) or elements (of a vector) the output has."""
+        return self.output_shape[0] if self.output_shape else 0
+
+
+def _stray_tensors(module: nn.Module) -> list[Tensor]:
+    """Tensors that are attributes but neither parameter nor buffer (old-style weight norm leaves one)."""
+    found = []
+    for part in module.modules():
+        found += [value for value in vars(part).values() if isinstance(value, Tensor)]
+    return found
+
+
+def private_copy(module: nn.Module, to: str | None = None, memo: dict[int, Any] | None = None) -> nn.Module:
+    """A structural copy of ``module`` that shares its weights, for work that must hang hooks on modules.
+
+    Copying costs a few milliseconds and no weight memory. Hooks already on ``module`` are not copied, and hooks put on
+    the copy are seen by nobody else. With ``to="meta"`` the copy has empty meta tensors in place of the weights;
+    ``memo`` names other tensors to put in place of some (object id to tensor, as :func:`copy.deepcopy` takes it).
+
+    >>> net = nn.Linear(3, 2)
+    >>> private_copy(net).weight is net.weight
+    True
+    """
+    memo = {} if memo is None else memo
+    for tensor in [*module.parameters(), *module.buffers()]:
+        shared: Tensor = tensor
+        if to is not None:
+            shared = torch.empty_like(tensor, device=to)
+            if isinstance(tensor, nn.Parameter):
+                shared = nn.Parameter(shared, requires_grad=False)
+        memo.setdefault(id(tensor), shared)
+    for tensor in _stray_tensors(module):
+        memo[id(tensor)] = tensor.detach() if to is None else torch.empty_like(tensor, device=to)
+    clone = copy.deepcopy(module, memo)
+    for part in clone.modules():
+        for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"):
+            getattr(part, hooks, {}).clear()
+    return clone
+
+
+def single(output: Any) -> Tensor | None:
+    """The tensor in a module's output, or None when there is not exactly one (a tuple of maps, a dictionary)."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, (tuple, list)) and len(output) == 1:
+        return single(output[0])
+    return None
+
+
+class LayerNames:
+    """Gives each module call its layer name; made anew for every forward pass."""
+
+    def __init__(self, module: nn.Module) -> None:
+        # The same module under two paths keeps the first, as named_modules() does.
+        self.path = {id(part): name for name, part in module.named_modules()}
+        self.calls: dict[str, int] = {}
+
+    def next(self, part: nn.Module) -> tuple[str, int]:
+        """The path and the 1-based call number of this call of ``part``."""
+        path = self.path[id(part)]
+        self.calls[path] = self.calls.get(path, 0) + 1
+        return path, self.calls[path]
+
+
+def layer_name(path: str, call: int) -> str:
+    """``"relu"`` for the first call, ``"relu#2"`` for the second."""
+    return path if call == 1 else f"{path}#{call}"
+
+
+def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[Layer, ...]:
+    """The layers that run on one input of ``input_size`` (c, h, w), in the order in which they finish.
+
+    Raises:
+        SpError: the network does not accept an input of that size.
+
+    >>> [layer.output_shape for layer in trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 8, 8))]
+    [(4, 6, 6)]
+    """
+    try:
+        return run_layers(private_copy(module, to="meta"), torch.empty(1, *input_size, device="meta"))
+    except Exception as meta_error:  # noqa: BLE001 - a network may do anything; real numbers are the second try
+        try:
+            device = next((p.device for p in module.parameters()), torch.device("cpu"))
+            return run_layers(private_copy(module), torch.zeros(1, *input_size, device=device))
+        except Exception as error:
+            raise SpError(
+                f"The network does not run on an input of {'×'.join(map(str, input_size))} "
+                f"(channels × height × width): {str(error) or str(meta_error)}. Give the size it was trained with."
+            ) from error
+
+
+def run_layers(
+    clone: nn.Module, images: Tensor, visit: Callable[[Layer, Tensor], None] | None = None
+) -> tuple[Layer, ...]:
+    """Run ``clone`` (a private copy, on which hooks stay) once and list its layers; ``visit`` sees each output."""
+    layers: list[Layer] = []
+    names = LayerNames(clone)
+
+    def note(part: nn.Module, _inputs: Any, output: Any) -> None:
+        path, call = names.next(part)
+        tensor = single(output)
+        if path and tensor is not None and tensor.ndim >= 2 and tensor.shape[0] == images.shape[0]:
+            layer = Layer(
+                name=layer_name(path, call),
+                kind=type(part).__name__,
+                output_shape=tuple(tensor.shape[1:]),
+                module=path,
+                call=call,
+                leaf=next(part.children(), None) is None,
+            )
+            layers.append(layer)
+            if visit is not None:
+                visit(layer, tensor)
+
+    for part in clone.modules():
+        part.register_forward_hook(note)
+    with torch.no_grad():
+        clone.eval()(images)
+    return tuple(layers)

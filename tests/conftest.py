@@ -1,0 +1,25 @@
+"""Shared by all tests: fixed seeds, and where the real material lies, if anywhere."""
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real weights and photos that ``SP_REAL_DATA`` names; tests that need it are skipped without."""
+    folder = os.environ.get("SP_REAL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("SP_REAL_DATA is not set: no real weights and photos here")
+    return Path(folder)
