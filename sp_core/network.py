@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from sp_core import images as pictures
 from sp_core.errors import SpError
-from sp_core.trace import Layer, private_copy, single, trace_layers
+from sp_core.trace import Layer, input_dtype, private_copy, single, trace_layers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -137,7 +137,7 @@ class Network:
         """How many logits come out (0 when the output is not a vector)."""
         with torch.no_grad():
             clone = private_copy(self.module, to="meta")
-            output = single(clone(torch.empty(1, *self.input_size, device="meta")))
+            output = single(clone(torch.empty(1, *self.input_size, dtype=input_dtype(clone), device="meta")))
         return output.shape[1] if output is not None and output.ndim == 2 else 0
 
     def class_name(self, index: int) -> str:

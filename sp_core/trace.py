@@ -113,6 +113,11 @@ def layer_name(path: str, call: int) -> str:
     return path if call == 1 else f"{path}#{call}"
 
 
+def input_dtype(module: nn.Module) -> torch.dtype:
+    """The type of the images that ``module`` takes: that of its first floating-point parameter, else float32."""
+    return next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+
+
 def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[Layer, ...]:
     """The layers that run on one input of ``input_size`` (c, h, w), in the order in which they finish.
 
@@ -122,12 +127,13 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
     >>> [layer.output_shape for layer in trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 8, 8))]
     [(4, 6, 6)]
     """
+    dtype = input_dtype(module)
     try:
-        return run_layers(private_copy(module, to="meta"), torch.empty(1, *input_size, device="meta"))
+        return run_layers(private_copy(module, to="meta"), torch.empty(1, *input_size, dtype=dtype, device="meta"))
     except Exception as meta_error:  # noqa: BLE001 - a network may do anything; real numbers are the second try
         try:
             device = next((p.device for p in module.parameters()), torch.device("cpu"))
-            return run_layers(private_copy(module), torch.zeros(1, *input_size, device=device))
+            return run_layers(private_copy(module), torch.zeros(1, *input_size, dtype=dtype, device=device))
         except Exception as error:
             raise SpError(
                 f"The network does not run on an input of {'×'.join(map(str, input_size))} "

@@ -91,6 +91,8 @@ def figure(plot: Any, alt: str, key: str | None = None, height: int | None = Non
     plot.update_layout(
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_size=14, margin={"t": 40, "r": 16}
     )
+    plot.update_xaxes(tickfont_size=14, title_font_size=14)
+    plot.update_yaxes(tickfont_size=14, title_font_size=14)
     if height:
         plot.update_layout(height=height)
     config = {"displaylogo": False, "toImageButtonOptions": {"format": "png", "scale": 2}}

@@ -106,15 +106,21 @@ def selection() -> Selection:
 
 def network_sources() -> list[str]:
     """Every network that can be chosen: bundled, uploaded, the owner's folder, untrained, torchvision."""
-    from sp_core import checkpoints
+    from sp_core import checkpoints, zoo
 
     return [
         *(f"bundled:{name}" for name in checkpoints.bundled_names()),
         *(f"file:{key}" for key, row in _uploads().items() if row["what"] == "network"),
         *(f"path:{name}" for name in _owner_files()),
-        *(f"zoo:{name}" for name in checkpoints.zoo_names()),
-        *(f"torchvision:{name}" for name in checkpoints.torchvision_names()),
+        *(f"zoo:{name}" for name in zoo.names()),
+        *(f"torchvision:{name}" for name in _torchvision_names()),
     ]
+
+
+def _torchvision_names() -> list[str]:
+    import torchvision
+
+    return torchvision.models.list_models(module=torchvision.models)
 
 
 def network_label(source: str) -> str:

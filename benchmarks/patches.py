@@ -1,0 +1,90 @@
+"""What an index costs beside the bare forward pass over the same decoded batches, and what a merge and a reading cost.
+
+``python -m benchmarks.patches`` prints one line a network. Processor time of one thread, median of the runs, so that a
+busy machine disturbs little. Aim: at most 1.25 times the bare forward pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+import sp_core as sp
+from sp_core.patches import build
+
+CASES = (
+    ("torchvision:mobilenet_v2", 224),
+    ("torchvision:squeezenet1_0", 224),
+    ("torchvision:resnet18", 224),
+    ("bundled", 64),
+)
+
+
+class Decoded:
+    """Images that are in memory already: what is measured is not their decoding."""
+
+    name, classes, fingerprint = "decoded", ("a", "b"), "0" * 16
+
+    def __init__(self, count: int, side: int) -> None:
+        self.images = torch.rand(count, 3, side, side)
+        self.labels = torch.arange(count) % 2
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, start: int, stop: int, network=None):
+        return self.images[start:stop], self.labels[start:stop]
+
+
+def network(name: str, side: int) -> sp.Network:
+    if name == "bundled":
+        return sp.load("bundled:textures-alexnet", device="cpu")
+    import torchvision
+
+    torch.manual_seed(0)
+    return sp.Network(getattr(torchvision.models, name.split(":")[1])(), name=name, input_size=(3, side, side))
+
+
+def bare(net: sp.Network, data: Decoded, batch: int) -> float:
+    began = time.process_time()
+    for first in range(0, len(data), batch):
+        sp.predict(net, data.batch(first, first + batch)[0])
+    return time.process_time() - began
+
+
+def indexed(net: sp.Network, data: Decoded) -> tuple[float, int]:
+    """Seconds of the pass alone (what is planned once, such as receptive fields, is cached) and the bytes it leaves."""
+    with tempfile.TemporaryDirectory() as folder:
+        began = time.process_time()
+        for _ in sp.build_patch_index(net, data, folder):
+            pass
+        spent = time.process_time() - began
+        return spent, sum(path.stat().st_size for path in Path(folder).iterdir())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--runs", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for name, side in CASES:
+        net, data = network(name, side), Decoded(args.images, side)
+        batch = build.identify(net, data, 9, None, None)["settings"]["batch"]
+        bare(net, data, batch)
+        pairs = [(bare(net, data, batch), *indexed(net, data)) for _ in range(args.runs)]
+        ratio = statistics.median(index / forward for forward, index, _ in pairs)
+        forward = statistics.median(pair[0] for pair in pairs) / args.images * 1000
+        print(
+            f"{name:28} {forward:6.1f} ms/image bare, index / bare {ratio:5.3f}, {pairs[0][2] / 1e6:5.2f} MB",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""The second half of the backprop page: one attribution method, its map, and two tests of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import streamlit as st
+
+from pages.ui import cache, live, pick, show
+from pages.ui.sidebar import Selection
+from sp_core.attribution import Attribution, attribute, attribution_steps, importance, record_count
+from sp_core.faithfulness import Curves, Randomised, insertion_deletion_steps, randomisation
+from sp_core.figures import maps
+from sp_core.methods import METHODS, TITLES
+
+OVERLAID = {"grad_cam", "occlusion"}
+SLOW = {"integrated_gradients", "smoothgrad", "occlusion"}
+STEPS = 16  # of the insertion and deletion curves: 4 curves of 17 images
+SOURCES = {
+    "gradient": "Simonyan et al. 2014",
+    "deconvnet": "Zeiler and Fergus 2014",
+    "guided": "Springenberg et al. 2015",
+    "integrated_gradients": "Sundararajan et al. 2017, equation 1",
+    "smoothgrad": "Smilkov et al. 2017",
+    "grad_cam": "Selvaraju et al. 2017, equations 1 and 2",
+    "guided_grad_cam": "Selvaraju et al. 2017, section 3.2",
+    "occlusion": "Zeiler and Fergus 2014, section 4.2",
+    "lrp": "Bach et al. 2015, equation 58 (through captum)",
+}
+
+
+def section(here: Selection, goal: str, view: str) -> None:
+    """Draw the section: pick a method, show its map, test it."""
+    st.header("Any attribution, tested")
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        names = ["grad_cam", *(name for name in METHODS if name != "grad_cam")]
+        method = st.selectbox("Method", names, format_func=TITLES.get, key="method", bind="query-params", width=240)
+        settings = _settings(here.net, method)
+    found = _compute(here, goal, method, settings)
+    if found is None:
+        st.caption("Press Run: this method sends many variants of the image through the network.")
+        return
+    left, right = st.columns([1, 3], gap="large")
+    with left:
+        _map(here, goal, found, view)
+    with right:
+        if st.toggle("Test this map", key="test", bind="query-params"):
+            _tests(here, goal, found, view)
+        else:
+            st.caption(
+                "The test reveals and blanks pixels in the map's order, and draws the map again after the "
+                "weights are shuffled. It takes some seconds."
+            )
+
+
+def _settings(net: Any, method: str) -> tuple[tuple[str, Any], ...]:
+    """The method's controls; the settings as a sorted tuple, for cache keys."""
+    chosen: dict[str, Any] = {}
+    if method == "integrated_gradients":
+        chosen["steps"] = st.slider("Steps", 8, 256, 32, 8, key="steps", bind="query-params", width=200)
+        chosen["baseline"] = st.segmented_control(
+            "From", ["black", "mean", "white"], default="black", key="baseline", bind="query-params", required=True
+        )
+    elif method == "smoothgrad":
+        chosen["samples"] = st.slider("Samples", 8, 128, 32, 8, key="samples", bind="query-params", width=200)
+        chosen["noise"] = st.slider("Noise", 0.0, 0.5, 0.15, 0.05, key="noise", bind="query-params", width=200)
+        chosen["seed"] = pick.number("Seed", key="seed", top=9999)
+    elif method == "occlusion":
+        least = min(net.input_size[1:])
+        window = st.slider(
+            "Window", 2, max(3, least // 2), max(2, round(least / 7)), key="window", bind="query-params", width=200
+        )
+        chosen["window"] = window
+    elif method in {"grad_cam", "guided_grad_cam"}:
+        layers = [layer.name for layer in net.layers if layer.is_map and min(layer.output_shape[1:]) > 1]
+        if st.session_state.get("cam") not in ["last", *layers]:
+            st.session_state.pop("cam", None)
+        layer = st.selectbox("At layer", ["last", *layers[::-1]], key="cam", bind="query-params", width=240)
+        chosen["layer"] = None if layer == "last" else layer
+    return tuple(sorted(chosen.items()))
+
+
+def _compute(here: Selection, goal: str, method: str, settings: tuple[tuple[str, Any], ...]) -> Attribution | None:
+    """The map: at once where that is quick, with a button and a bar where it is not."""
+    net, seen = here.net, here.seen
+    key = (*here.key, goal, method, settings)
+    if method not in SLOW:
+        return cache.answer("attribution", key, lambda: attribute(net, seen, goal, method, **dict(settings)))
+    last, finished = live.run(
+        lambda: attribution_steps(net, seen, goal, method, **dict(settings)),
+        key="attribution",
+        settings=key,
+        total=record_count(net, method, **dict(settings)),
+        draw=lambda step: None,
+        text=lambda step: f"{TITLES[method]}: {step.done} of {step.total}",
+        alt=TITLES[method],
+    )
+    return last.answer if finished else None
+
+
+def _picture(here: Selection, found: Attribution, view: str) -> Any:
+    values = found.map[0].numpy(force=True)
+    return maps.overlay(here.crop, values) if found.method in OVERLAID else maps.picture(values, view)
+
+
+def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
+    """The map with what it adds up to, its notes and its downloads."""
+    name = TITLES[found.method]
+    picture = _picture(here, found, view)
+    shown = "signed" if found.method in OVERLAID else view
+    values = found.map[0].numpy(force=True)
+    limit = maps.Scale(maps.own_limit(values, shown))
+    words = maps.ends(shown, limit)
+    if found.method in OVERLAID:
+        words = f"colourless 0 · red {limit.limit:.3g}" + (f" · blue -{limit.limit:.3g}" if values.min() < 0 else "")
+    st.markdown(f"**{name}** of {found.targets[0]}")
+    show.picture(picture, alt=f"{name} of {found.targets[0]} on {here.image_name}", width="100%", caption=words)
+    if found.gap is not None and found.expected is not None:
+        gap, expected = float(found.gap[0]), float(found.expected[0])
+        st.caption(f"Adds up to {gap + expected:.4g}; expected {expected:.4g}: completeness error {gap:+.2g}.")
+    for note in found.notes:
+        st.caption(note)
+    st.caption(f"Source: {SOURCES[found.method]}")
+    settings = "".join(f", {key}={value!r}" for key, value in found.settings)
+    code = (
+        f"import sp_core as sp\n\nnet = sp.load({here.source!r})\n"
+        "image = net.view(sp.open_image('picture.png'))[None]\n"
+        f"answer = sp.attribute(net, image, {goal!r}, {found.method!r}{settings})"
+    )
+    show.provenance(here, method=name, target=found.targets[0])
+    show.downloads(f"attribution-{found.method}", picture=picture, numbers={"map": values}, code=code)
+
+
+def _tests(here: Selection, goal: str, found: Attribution, view: str) -> None:
+    """Insertion and deletion curves, and the map on shuffled weights."""
+    key = (*here.key, goal, found.method, found.settings)
+    left, right = st.columns([3, 2], gap="large")
+    with right:
+        st.markdown("**The same map with shuffled weights**")
+        columns = st.columns(2)
+        for column, which in zip(columns, ("last", "all"), strict=True):
+            other = cache.answer("shuffled", (*key, which), lambda which=which: _shuffled(here, goal, found, which))
+            with column:
+                _shuffled_map(here, other, view)
+    with left:
+        st.markdown("**Insertion and deletion**")
+        last, finished = live.run(
+            lambda: insertion_deletion_steps(here.net, here.seen, goal, importance(found)[0], STEPS),
+            key="curves",
+            settings=key,
+            total=4 * 2 + 1,
+            draw=lambda step: None,
+            text=lambda step: f"{step.done} of {step.total} images",
+            alt="Insertion and deletion",
+            start=True,
+        )
+        if finished:
+            _curves(last.curves)
+
+
+def _shuffled(here: Selection, goal: str, found: Attribution, which: str) -> Randomised:
+    return randomisation(here.net, here.seen, goal, found, which)
+
+
+def _shuffled_map(here: Selection, other: Randomised, view: str) -> None:
+    words = "last layer" if other.which == "last" else "all layers"
+    if other.correlation != other.correlation:  # NaN: one of the two maps is constant
+        verdict = "no correlation: a map is constant"
+    else:
+        verdict = f"rank correlation {other.correlation:.2f}"
+    picture = _picture(here, other.attribution, view)
+    show.picture(picture, alt=f"The map with {words} shuffled", width="100%", caption=f"{words}: {verdict}")
+
+
+def _curves(curves: Curves) -> None:
+    """The figure and what it says in one sentence."""
+    show.figure(maps.curves(curves), alt="Insertion and deletion curves", height=380, key="curves-figure")
+    inserted = curves.insertion_score - curves.random_insertion_score
+    deleted = curves.random_deletion_score - curves.deletion_score
+    st.caption(
+        f"Area under insertion {curves.insertion_score:.2f} ({inserted:+.2f} against random order; more is better), "
+        f"under deletion {curves.deletion_score:.2f} ({deleted:+.2f} better than random order). {STEPS} steps, blanked "
+        "pixels in the mean colour. Source: Petsiuk et al. 2018; shuffled weights: Adebayo et al. 2018."
+    )

@@ -1,0 +1,142 @@
+"""One layer rebuilt at a rank: error, cost, pictures, and what the network then does."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+import sp_core as sp
+from pages.ui import cache, live, show
+from pages.ui.sidebar import Selection
+from pages.weight_views.choice import choose
+from sp_core.figures import weights as figures
+
+SOURCES = (
+    "Jaderberg, Vedaldi and Zisserman 2014; Ioannou et al., Training CNNs with low-rank filters, ICLR 2016; "
+    "Kim et al. 2016; Eckart and Young 1936"
+)
+
+
+def draw(here: Selection) -> None:
+    """One layer rebuilt at a rank: error, cost, pictures, effect."""
+    with st.container(horizontal=True):
+        layer = choose("Layer", sp.weights.rebuildable(here.net), "site")
+        place = sp.weights.site(here.net, layer)
+        scheme = choose("Scheme", sp.weights.available(place), "scheme", 160)
+        key = (here.net.fingerprint, layer)
+        curves = cache.answer(
+            "curves", key, lambda: [sp.weights.curve(place, each) for each in sp.weights.available(place)]
+        )
+        curve = next(row for row in curves if row.scheme == scheme)
+        rank = _rank(len(curve.errors), curve.rank_within(0.3))
+        axis = st.segmented_control(
+            "Against", list(figures.AXES), default="MACs", key="axis", bind="query-params", required=True
+        )
+    row = cache.answer("factored", (*key, scheme, rank), lambda: sp.weights.factor(place, scheme, rank))
+    columns = st.columns(4)
+    columns[0].metric("Relative error", f"{row.error:.3f}")
+    columns[1].metric("Energy kept", f"{1 - row.error**2:.1%}")
+    columns[2].metric("Parameters", f"{row.parameters:,}", f"{row.parameters / place.parameters:.2f} × original", "off")
+    columns[3].metric("MACs", f"{row.macs / 1e6:,.2f} M", f"{row.macs / place.macs:.2f} × original", "off")
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Error of every scheme**")
+        show.figure(figures.errors(place, curves, row, axis), alt=f"Error of {layer} against {axis}", height=400)
+    with right:
+        _pictures(here, place, row)
+    _consequences(here, place, row)
+    show.explain("The four schemes", sp.weights.schemes.__doc__.split("\n\n", 1)[1].replace("``", "`"), SOURCES)
+    show.provenance(here, layer=layer, scheme=scheme, rank=rank)
+    show.downloads(
+        f"low-rank-{layer}-{scheme}-{rank}",
+        numbers={"weight": row.weight.numpy(), **{f"part{i}": part.numpy() for i, part in enumerate(row.kernels)}},
+        table=[{"rank": i + 1, "error": float(error)} for i, error in enumerate(curve.errors)],
+        code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nplace = sp.weights.site(here.net, "{layer}")\n'
+        f'row = sp.weights.factor(place, "{scheme}", {rank})\nprint(row.error, row.layers)',
+    )
+
+
+def _rank(top: int, default: int) -> int:
+    """The rank slider, brought into the range of this layer and scheme."""
+    if top == 1:
+        return 1
+    kept = st.session_state.get("rank")
+    if kept is not None:
+        st.session_state["rank"] = min(max(int(kept), 1), top)
+        return st.slider("Rank", 1, top, key="rank", bind="query-params", width=320)
+    return st.slider("Rank", 1, top, value=default, key="rank", bind="query-params", width=320)
+
+
+def _pictures(here: Selection, place: sp.weights.Site, row: sp.weights.Factored) -> None:
+    """The layer before and after, and the blocks it is made of, where its kernels have a shape to look at."""
+    if min(place.weight.shape[2:]) < 2:
+        st.info("A 1×1 or linear layer has no kernels to look at; its matrix before and after:")
+        for title, weight in (("before", place.weight), (f"rank {row.rank}", row.weight)):
+            show.picture(figures.matrix(weight[:, :, 0, 0]), f"The matrix {title}", caption=title, width=320)
+        return
+    for title, sheet in figures.before_and_after(here.net, place, row):
+        show.picture(sheet.image, f"Filters of {place.layer}, {title}", caption=title, width="100%")
+    blocks = figures.building_blocks(row, place)
+    show.picture(blocks.image, "Building blocks", caption=f"the first {blocks.count} building blocks", width="100%")
+
+
+def _consequences(here: Selection, place: sp.weights.Site, row: sp.weights.Factored) -> None:
+    """What the network says with the layer rebuilt; accuracy and milliseconds on demand."""
+    st.subheader("The network with this layer rebuilt")
+    changed = sp.weights.replaced(here.net, place.layer, row.layers)
+    settings = (*here.key, place.layer, row.scheme, row.rank)
+    one, two, three = st.columns(3, gap="large")
+    with one:
+        effect = cache.answer("effect", settings, lambda: sp.weights.effect(here.net, changed, here.seen))
+        st.metric(
+            f"P({here.net.class_name(effect.before)}) on this image",
+            f"{effect.after_chance:.3f}",
+            f"{effect.after_chance - effect.before_chance:+.3f} from {effect.before_chance:.3f}",
+        )
+        same = effect.after == effect.before
+        st.caption(
+            "The first choice stays." if same else f"The first choice is now {here.net.class_name(effect.after)}."
+        )
+    with two:
+        _accuracy(here, changed, settings)
+    with three:
+        _milliseconds(here, place, row, settings)
+
+
+def _accuracy(here: Selection, changed: object, settings: tuple[object, ...]) -> None:
+    """Accuracy on 256 textures, where the network knows their classes; agreement with the original anyway."""
+    dataset = sp.datasets.Textures(count=256, seed=1, size=64)
+    last, _ = live.run(
+        lambda: sp.weights.trial_steps(here.net, changed, dataset, 256),
+        key="trial",
+        settings=settings,
+        total=8,
+        draw=lambda step: None,
+        text=lambda step: f"{step.seen} of {step.total} images",
+        alt="",
+        label="Try on 256 textures",
+    )
+    if last is not None:
+        st.metric("Same first choice as the original", f"{last.agreement:.1%}")
+        if last.labelled:
+            st.metric("Accuracy", f"{last.after:.1%}", f"{last.after - last.before:+.1%} from {last.before:.1%}")
+        else:
+            st.caption("Textures are not this network's classes, so there is no accuracy.")
+
+
+def _milliseconds(
+    here: Selection, place: sp.weights.Site, row: sp.weights.Factored, settings: tuple[object, ...]
+) -> None:
+    """Milliseconds of the layer and of its replacement, on this machine, on this image."""
+    last, _ = live.run(
+        lambda: iter([sp.weights.time_layers(here.net, place, row, here.seen)]),
+        key="timing",
+        settings=settings,
+        total=1,
+        draw=lambda step: None,
+        text=lambda step: "measured",
+        alt="",
+        label="Measure milliseconds",
+    )
+    if last is not None:
+        st.metric("Milliseconds", f"{last.factored:.2f}", f"original {last.original:.2f}", "off")
+        st.caption(f"Median of {last.repeats} runs in turns, {last.threads} threads on {last.device}.")

@@ -1,0 +1,116 @@
+"""Which architecture a checkpoint is, from the names and shapes of its tensors; the file's own word is not asked.
+
+``exact`` means a strict load of every tensor after two adaptations that the shapes themselves dictate: the number of
+classes and the number of input channels. ``likely`` means that the body fits and the rest was guessed; what differs is
+listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from sp_core.checkpoints import heads
+from sp_core.checkpoints.catalogue import (
+    Blueprint,
+    blueprint,
+    build,
+    candidates,
+    has_auxiliary,
+    skeleton,
+    torchvision_names,
+)
+from sp_core.checkpoints.names import variants
+from sp_core.checkpoints.read import Checkpoint
+from sp_core.checkpoints.verdict import Verdict
+from sp_core.errors import SpError
+
+# A body may lack this share of its tensors, or have that many too many, and still be called likely.
+_TOLERANCE = 0.05
+
+
+def identify(checkpoint: Checkpoint, hint: str | None = None) -> tuple[Verdict, nn.Module, tuple[str, ...]]:
+    """The verdict, the module with the weights in it, and notes on tensors that were left out.
+
+    ``hint`` is tried first; where it fits exactly, nothing else is.
+
+    Raises:
+        SpError: no known architecture has these names and shapes.
+    """
+    if hint is not None and (sure := _exact(hint, checkpoint.tensors)) is not None:
+        return sure, _filled(sure, checkpoint.tensors), ()
+    under = list(variants(checkpoint.tensors))
+    for tensors, note in under:
+        fits = [fit for name in candidates(tensors) if (fit := _exact(name, tensors)) is not None]
+        if fits:
+            first, also = fits[0], tuple(fit.architecture for fit in fits[1:])
+            verdict = Verdict(first.architecture, "exact", (), also, first.classes, first.channels)
+            return verdict, _filled(verdict, tensors), (note,) if note else ()
+    for tensors, note in under:
+        for guess in (heads.small_stem, heads.other_head, _few_differences):
+            for name in candidates(tensors):
+                found = guess(blueprint(name, has_auxiliary(name, tensors)), tensors)
+                if found is not None:
+                    return found[0], found[1], (note,) if note else ()
+    raise SpError(
+        f"{checkpoint.filename} holds {checkpoint.summary()}; none of the {len(torchvision_names())} torchvision "
+        "classifiers or the architectures of the zoo has these names and shapes. Build the network in "
+        "Python and pass it as sp.Network(module, input_size=…)."
+    )
+
+
+def _exact(name: str, tensors: Mapping[str, Tensor]) -> Verdict | None:
+    plan = blueprint(name, has_auxiliary(name, tensors))
+    shapes = heads.shapes(tensors)
+    if shapes.keys() != plan.shapes.keys():
+        return None
+    differing = {key for key, shape in shapes.items() if shape != plan.shapes[key]}
+    channels = heads.input_channels(plan, shapes)
+    classes = heads.class_count(plan, shapes)
+    if channels is None or classes is None or not differing <= plan.head | {plan.stem}:
+        return None
+    return Verdict(plan.name, "exact", classes=classes, channels=channels)
+
+
+def _filled(verdict: Verdict, tensors: Mapping[str, Tensor]) -> nn.Module:
+    """The architecture of ``verdict`` with ``tensors`` as its weights: every one is used, none is missing."""
+    name = verdict.architecture
+    plan = blueprint(name, has_auxiliary(name, tensors))
+    module = skeleton(name, _classes(plan, verdict.classes), has_auxiliary(name, tensors))
+    heads.set_input_channels(module, plan, verdict.channels)
+    heads.fill(module, tensors)
+    return module
+
+
+def _classes(plan: Blueprint, classes: int) -> int | None:
+    return classes if plan.head and classes != plan.classes else None
+
+
+def _few_differences(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict, nn.Module] | None:
+    """The architecture when nearly all tensors fit; the missing ones keep random values, and that is said."""
+    shapes = heads.shapes(tensors)
+    fitting = [
+        key for key, shape in plan.shapes.items() if shapes.get(key) == shape or key in plan.head & shapes.keys()
+    ]
+    missing = [key for key in plan.shapes if key not in fitting]
+    extra = [key for key in shapes if key not in plan.shapes]
+    allowed = int(_TOLERANCE * len(plan.shapes))
+    classes = heads.class_count(plan, shapes)
+    if classes is None or len(missing) > allowed or len(extra) > max(allowed, 2) or not plan.head <= shapes.keys():
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        module = build(plan.name, _classes(plan, classes), has_auxiliary(plan.name, tensors))
+    heads.fill(module, {key: value for key, value in tensors.items() if key not in missing and key in plan.shapes})
+    differences = []
+    if missing:
+        differences.append(f"{len(missing)} weights are missing and random: {_first_five(missing)}.")
+    if extra:
+        differences.append(f"{len(extra)} tensors have no place and were left out: {_first_five(extra)}.")
+    return Verdict(plan.name, "likely", tuple(differences), classes=classes), module
+
+
+def _first_five(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

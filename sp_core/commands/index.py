@@ -1,0 +1,61 @@
+"""``index SOURCE --dataset D --out FOLDER``: one pass over a data set, and the patches of every unit are known."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from sp_core.commands.options import add_source, load, progress
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The network, the images, the folder, and how much to keep."""
+    add_source(parser)
+    parser.add_argument(
+        "--dataset",
+        default="textures",
+        metavar="DATA",
+        help="textures, textures:SEED, cifar10:PATH, or a folder or .zip of images (default textures)",
+    )
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where the index goes, or is gone on with")
+    parser.add_argument("--count", type=int, default=None, metavar="N", help="only the first N images")
+    parser.add_argument("--top", type=int, default=9, metavar="K", help="patches to keep a unit (default 9)")
+    parser.add_argument(
+        "--layers", default=None, metavar="NAMES", help="'compact', or layer names with commas (default: all layers)"
+    )
+    parser.add_argument("--batch", type=int, default=None, metavar="N", help="images a forward pass")
+    parser.add_argument("--fresh", action="store_true", help="start over, whatever the folder holds")
+
+
+def run(args: argparse.Namespace) -> dict[str, Any]:
+    """Build the index; say what it holds."""
+    from sp_core import datasets
+    from sp_core.patches import PatchIndex, build_patch_index
+
+    net = load(args)
+    dataset = datasets.open(args.dataset, count=args.count)
+    layers = args.layers if args.layers in {None, "compact"} else [name.strip() for name in args.layers.split(",")]
+    records = build_patch_index(
+        net, dataset, args.out, args.top, layers=layers, batch=args.batch, resume=not args.fresh
+    )
+    last = progress(records, len(dataset), "images", done=lambda record: record.done)
+    index = PatchIndex(args.out)
+    speed = last.fresh / last.seconds if last.seconds > 0 else 0.0
+    text = f"{index.images} images of {dataset.name} → {len(index.layers)} layers of {net.name} in {args.out}"
+    if last.fresh:
+        text += f" ({last.fresh} looked at now, {speed:.0f} images/s)"
+    if index.skipped:
+        text += f"; {index.skipped} could not be read"
+    return {
+        "folder": str(args.out),
+        "network": {"name": net.name, "fingerprint": net.fingerprint},
+        "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "count": len(dataset)},
+        "images": index.images,
+        "skipped": index.skipped,
+        "fresh": last.fresh,
+        "seconds": last.seconds,
+        "layers": [
+            {"name": name, "channels": index.channels(name), "dead": len(index.dead(name))} for name in index.layers
+        ],
+        "text": text,
+    }

@@ -1,0 +1,298 @@
+"""One pass over a data set fills the index of every layer.
+
+The forward passes run on one private copy of the network, made for the job; its hooks take the spatial maxima of each
+map as soon as it is there, and the map is gone before the next layer's. The position of a maximum is looked for only
+in the few maps that are kept. Springenberg et al., "Striving for Simplicity" (2015), figure 3, is made of the result.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sp_core.datasets.source import fit
+from sp_core.errors import SpError
+from sp_core.network import Network
+from sp_core.patches import store
+from sp_core.patches.plan import check_same, identify
+from sp_core.patches.tally import Sample, Tally
+from sp_core.trace import LayerNames, layer_name, single
+
+DECODED = 64  # images made at once
+MOST_TOP = 100
+SAVE_SECONDS = 2.0  # between two savings, at least
+SAVE_SHARE = 20  # and as many times what a saving takes
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the building is.
+
+    Attributes:
+        done: images behind us, of this index (those of earlier runs too).
+        total: images it will have.
+        seconds: since this run began.
+        fresh: images that this run has looked at.
+        saved: whether the folder now holds everything up to ``done``.
+        skipped: images that could not be read.
+    """
+
+    done: int
+    total: int
+    seconds: float
+    fresh: int
+    saved: bool
+    skipped: int = 0
+
+    @property
+    def remaining(self) -> float:
+        """Seconds to go at the speed so far; NaN before there is one."""
+        return self.seconds / self.fresh * (self.total - self.done) if self.fresh else math.nan
+
+
+def build_patch_index(
+    net: Network,
+    dataset: Any,
+    folder: str | Path,
+    top: int = 9,
+    *,
+    layers: Iterable[str] | None = None,
+    batch: int | None = None,
+    resume: bool = True,
+    start: int = 0,
+    stop: int | None = None,
+) -> Iterator[Progress]:
+    """Look at every image of ``dataset`` once and keep, for each channel of each layer, what drives it.
+
+    The generator yields after every batch. It can be left at any time, or killed: called again with the same arguments
+    it goes on where it was and ends with the same bytes. When the data set has grown at its end, only the new
+    images are looked at. What is kept and in which form: :mod:`sp_core.patches.tally`.
+
+    Args:
+        net: the network; it is not touched.
+        dataset: see :mod:`sp_core.datasets.source`; ``sp.datasets.open`` makes one from a name.
+        folder: where the index is, or goes. It belongs to one network, data set and setting.
+        top: how many images to keep at each end, 1 to 100; never two patches of one image.
+        layers: names; None for every layer whose output is a map or a vector, without layers that only move values
+            (pooling, padding, flattening); ``"compact"`` also leaves out convolutions that are followed at once by a
+            normalisation, and ReLUs (the largest patches before and after a ReLU are the same).
+        batch: images a forward pass; chosen by their size unless given. Other batches may change the last bit.
+        resume: False throws away what ``folder`` holds of an earlier index.
+        start: the first image of a part of the data set, to be put together with others by :func:`merge`.
+        stop: one past its last.
+
+    Raises:
+        SpError: the folder holds an index of something else, a layer does not exist, or a layer gives NaN.
+
+    >>> import tempfile, sp_core as sp
+    >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), input_size=(3, 32, 32))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     last = list(build_patch_index(net, sp.datasets.open("textures", count=20), folder))[-1]
+    ...     (last.done, len(sp.PatchIndex(folder).top("1:3")))
+    (20, 9)
+    """
+    if not 1 <= top <= MOST_TOP:
+        raise SpError(f"`top` must be 1 to {MOST_TOP} images; got {top}.")
+    if batch is not None and batch < 1:
+        raise SpError(f"`batch` must be at least 1 image; got {batch}.")
+    stop = len(dataset) if stop is None else stop
+    if not 0 <= start < stop <= len(dataset):
+        raise SpError(f"{dataset.name} has images 0 to {len(dataset) - 1}; got start {start} and stop {stop}.")
+    state = _begin(net, dataset, Path(folder), identify(net, dataset, top, layers, batch), start, resume)
+    return _run(net, dataset, Path(folder), state, stop)
+
+
+# --- going on from what is there ------------------------------------------------------------------------------------
+
+
+def _begin(net: Network, dataset: Any, folder: Path, header: dict[str, Any], start: int, resume: bool) -> store.State:
+    if not resume and store.read_header(folder) is not None:
+        shutil.rmtree(folder)
+    old = store.read_header(folder)
+    if old is not None:
+        check_same(old, header, dataset, folder, start)
+        state = store.load(folder)
+        state.header = header | {"settings": old["settings"], "dataset": header["dataset"]}
+        return state
+    classes = len(header["dataset"]["classes"]) if header["dataset"]["profile"] else 0
+    top = header["settings"]["top"]
+    return store.State(
+        header=header,
+        start=start,
+        done=start,
+        tallies={r["name"]: Tally(r["shape"][0], top, classes) for r in header["layers"] if "same_as" not in r},
+        sample=Sample(torch.zeros(0, dtype=torch.int64)),
+        class_counts=torch.zeros(len(header["dataset"]["classes"]), dtype=torch.int64),
+    )
+
+
+# --- the pass -------------------------------------------------------------------------------------------------------
+
+
+class _Pass:
+    """Forward passes on a private copy whose hooks feed the tallies of ``state``."""
+
+    def __init__(self, net: Network, state: store.State) -> None:
+        self.net, self.state = net, state
+        self.clone = net.clone()
+        self.names = LayerNames(self.clone)
+        self.images = self.labels = torch.zeros(0, dtype=torch.int64)
+        self.sampled: Tensor | None = None
+        paths = {name.split("#")[0] for name in state.tallies}
+        for name, part in self.clone.named_modules():
+            if name in paths:
+                part.register_forward_hook(self._note)
+
+    def __call__(self, pixels: Tensor, images: Tensor, labels: Tensor) -> None:
+        state = self.state
+        self.names.calls.clear()
+        self.images, self.labels = images, labels
+        self.sampled = state.sample.add(images)
+        with torch.no_grad():
+            self.clone(self.net.normalise(self.net.check_images(pixels)))
+        state.images += len(images)
+        known = labels[labels >= 0]
+        state.class_counts += torch.bincount(known, minlength=len(state.class_counts))
+        state.kept = torch.cat([state.kept, images.int()])
+        state.labels = torch.cat([state.labels, labels.int()])
+
+    def _note(self, part: nn.Module, _inputs: Any, output: Any) -> None:
+        name = layer_name(*self.names.next(part))
+        tally, tensor = self.state.tallies.get(name), single(output)
+        if tally is None or tensor is None:
+            return
+        maps = tensor if tensor.ndim == 4 else tensor[:, :, None, None]
+        maxima = maps.amax((2, 3)).float().cpu()
+        if not bool(maxima.isfinite().all()):
+            row = int((~maxima.isfinite()).any(1).nonzero()[0])
+            raise SpError(
+                f"Layer {name} of {self.net.name} gives {maxima[row][~maxima[row].isfinite()][0]:.0f} on image "
+                f"{int(self.images[row])}: the weights have diverged or the file is damaged; load another checkpoint."
+            )
+        tally.add(
+            maxima, self.images, self.labels, self.sampled, lambda rows, channels: _positions(maps, rows, channels)
+        )
+
+
+def _positions(maps: Tensor, rows: Tensor, channels: Tensor) -> Tensor:
+    """Flat positions of the maxima (the first, where there are several) of maps ``[rows, channels]``, on the CPU."""
+    cells = maps.shape[2] * maps.shape[3]
+    if cells == 1:
+        return torch.zeros(len(rows), dtype=torch.int64)
+    step = max(1, 2**23 // cells)  # maps copied at once: 32 MB
+    rows, channels = rows.to(maps.device), channels.to(maps.device)
+    parts = [
+        maps[rows[i : i + step], channels[i : i + step]].flatten(1).argmax(1).cpu() for i in range(0, len(rows), step)
+    ]
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+
+
+def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int) -> Iterator[Progress]:
+    began = time.monotonic()
+    fresh, saved_at, cost = 0, -math.inf, 0.0  # the first batch is saved at once, so that there is something to see
+    grid = state.header["settings"]["batch"]
+    saved = state.done > state.start
+    if saved and state.done >= stop:
+        yield Progress(state.done, stop, 0.0, 0, True, state.skipped_count)
+        return
+    job = _Pass(net, state)
+    try:
+        for pixels, images, labels, bad in _batches(net, dataset, state.done, stop, grid):
+            if len(images):
+                job(pixels, images, labels)
+            state.skipped = (state.skipped + bad)[: store.NAMED_SKIPS]
+            state.skipped_count += len(bad)
+            fresh += len(images) + len(bad)
+            state.done += len(images) + len(bad)
+            now = time.monotonic()
+            saved = state.done >= stop or now - saved_at > max(SAVE_SECONDS, SAVE_SHARE * cost)
+            if saved:
+                _save(folder, state)
+                saved_at = time.monotonic()
+                cost = saved_at - now
+            yield Progress(state.done, stop, time.monotonic() - began, fresh, saved, state.skipped_count)
+    except GeneratorExit:  # stopped between two batches: nothing is lost
+        if not saved:
+            _save(folder, state)
+        raise
+
+
+def _save(folder: Path, state: store.State) -> None:
+    with store.locked(folder):
+        there = store.read_header(folder)
+        # Another session may build the same index: the one that is ahead is kept.
+        ahead = there is not None and there["start"] == state.start and there["done"] > state.done
+        if not (ahead and there is not None and there["network"] == state.header["network"]):
+            store.write(folder, state)
+
+
+def _batches(
+    net: Network, dataset: Any, done: int, stop: int, grid: int
+) -> Iterator[tuple[Tensor, Tensor, Tensor, list[int]]]:
+    """Pixels, image numbers, labels, unreadable images; cut at multiples of ``grid``: a resumed run cuts alike."""
+    block = max(DECODED // grid, 1) * grid
+    while done < stop:
+        end = min((done // block + 1) * block, stop)
+        pixels, images, labels, bad = _read(net, dataset, done, end)
+        while done < end:
+            edge = min((done // grid + 1) * grid, end)
+            of = (images >= done) & (images < edge)
+            yield pixels[of], images[of], labels[of], [image for image in bad if done <= image < edge]
+            done = edge
+
+
+def _read(net: Network, dataset: Any, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    try:
+        pixels, labels = dataset.batch(start, stop, net)
+        return fit(pixels, net), torch.arange(start, stop), labels.cpu(), []
+    except SpError:  # one damaged picture must not end a pass over a million
+        parts, images, bad = [], [], []
+        for image in range(start, stop):
+            try:
+                parts.append(dataset.batch(image, image + 1, net))
+                images.append(image)
+            except SpError:
+                bad.append(image)
+        if not parts:
+            empty = torch.zeros(0, dtype=torch.int64)
+            return torch.zeros(0, *net.input_size), empty, empty, bad
+        pixels = fit(torch.cat([part[0] for part in parts]), net)
+        return pixels, torch.tensor(images), torch.cat([part[1] for part in parts]).cpu(), bad
+
+
+def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
+    """Put two indexes over images ``a … b - 1`` and ``b … c - 1`` of one data set together into ``folder``.
+
+    The result is byte for byte what one pass over ``a … c - 1`` writes, when ``b`` is a multiple of the batch.
+
+    Raises:
+        SpError: the two are not of one network, data set and setting, or do not follow one another.
+    """
+    a, b = store.load(first), store.load(second)
+    for part in ("network", "dataset", "settings", "layers"):
+        if a.header[part] != b.header[part]:
+            raise SpError(f"{first} and {second} have another {part}; only parts of one index can be merged.")
+    if a.done != b.start:
+        raise SpError(
+            f"{first} ends before image {a.done} and {second} begins with {b.start}; they must follow one another."
+        )
+    held = len(a.sample.images)
+    order = a.sample.add(b.sample.images)
+    order = torch.arange(held) if order is None else order
+    for name, tally in a.tallies.items():
+        tally.merge(b.tallies[name], order)
+    a.done, a.images = b.done, a.images + b.images
+    a.skipped = (a.skipped + b.skipped)[: store.NAMED_SKIPS]
+    a.skipped_count += b.skipped_count
+    a.class_counts += b.class_counts
+    a.kept, a.labels = torch.cat([a.kept, b.kept]), torch.cat([a.labels, b.labels])
+    with store.locked(folder):
+        store.write(folder, a)

@@ -1,0 +1,185 @@
+"""What is to be built: which layers, and all that an index is known by; and whether a folder holds that very thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sp_core.datasets.source import take
+from sp_core.datasets.textures import Textures
+from sp_core.errors import SpError
+from sp_core.network import Network
+from sp_core.patches import store
+from sp_core.patches.fields import fields
+from sp_core.patches.tally import BINS, SAMPLES
+from sp_core.trace import Layer, LayerNames, layer_name, private_copy, single
+
+MOST_CLASS_BYTES = 256 * 2**20  # class profiles that would need more are left out, and the index says so
+# Layers that only move values or drop some of them; they can be asked for by name.
+PASSING = (
+    "Flatten",
+    "Unflatten",
+    "Identity",
+    "Dropout",
+    "Pool",
+    "Pad",
+    "Upsample",
+    "Shuffle",
+    "Fold",
+    "StochasticDepth",
+)
+
+
+def identify(net: Network, dataset: Any, top: int, layers: Iterable[str] | None, batch: int | None) -> dict[str, Any]:
+    """What an index is known by, as it stands in ``index.json``: network, data set, settings, layers."""
+    rows = _layers(net, layers)
+    channels = sum(row["shape"][0] for row in rows if "same_as" not in row)
+    classes = tuple(dataset.classes)
+    profile = channels * len(classes) * 8 <= MOST_CLASS_BYTES
+    recipe = {}
+    if type(dataset) is Textures:
+        recipe = {"textures": {"seed": dataset.seed, "offset": dataset.offset, "size": dataset.size}}
+    return {
+        "schema": store.SCHEMA,
+        "network": {
+            "name": net.name,
+            "architecture": net.architecture,
+            "fingerprint": net.fingerprint,
+            "input": list(net.input_size),
+            "mean": list(map(float, net.mean)) if net.mean is not None else None,
+            "std": list(map(float, net.std)) if net.std is not None else None,
+            "resize": net.resize,
+        },
+        "dataset": {
+            "name": dataset.name,
+            "fingerprint": dataset.fingerprint,
+            "count": len(dataset),
+            "classes": list(classes),
+            "profile": profile,
+            **recipe,
+        },
+        "settings": {"top": top, "batch": batch or _batch(net), "samples": SAMPLES, "bins": BINS},
+        "layers": rows,
+    }
+
+
+def _batch(net: Network) -> int:
+    """Few large images, because maps that fit the processor's cache are reduced, and convolved, faster."""
+    if net.device.type != "cpu":
+        return 128
+    return 16 if max(net.input_size[1:]) > 96 else 64
+
+
+def _layers(net: Network, wanted: Iterable[str] | None) -> list[dict[str, Any]]:
+    """The layers to index, in order of execution, as they stand in ``index.json``."""
+    named = None if wanted is None or wanted == "compact" else [net.layer(name).name for name in wanted]
+    same, follows = _relations(net)
+    table = {layer.name: layer for layer in net.layers}
+    rows: list[dict[str, Any]] = []
+    known: set[str] = set()
+    known_fields = fields(net)
+    for layer in net.layers:
+        usable = layer.is_map or len(layer.output_shape) == 1
+        if named is not None and layer.name in named and not usable:
+            raise SpError(
+                f"Layer {layer.name} gives {list(layer.output_shape)}, neither a map nor a vector; choose another."
+            )
+        if not usable or not (layer.name in named if named is not None else _is_default(layer, wanted, follows, table)):
+            continue
+        row: dict[str, Any] = {"name": layer.name, "kind": layer.kind, "shape": list(layer.output_shape)}
+        if same.get(layer.name) in known:
+            row["same_as"] = same[layer.name]
+        else:
+            known.add(layer.name)
+        if layer.is_map and layer.name in known_fields:
+            row["field"] = known_fields[layer.name]
+        rows.append(row)
+    if not rows:
+        raise SpError(f"{net.name} has no layer whose output is a map or a vector, so there is nothing to index.")
+    return rows
+
+
+def _is_default(layer: Layer, wanted: Any, follows: dict[str, str], table: dict[str, Layer]) -> bool:
+    if layer.leaf and any(word in layer.kind for word in PASSING):
+        return False
+    if wanted != "compact":
+        return True
+    after = [table[name].kind for name, before in follows.items() if before == layer.name]
+    normalised = layer.leaf and any("Norm" in kind for kind in after)
+    rectified = layer.kind in {"ReLU", "ReLU6"} and layer.name in follows
+    return not normalised and not rectified
+
+
+def _relations(net: Network) -> tuple[dict[str, str], dict[str, str]]:
+    """Layers whose output is an earlier layer's very output, and leaves whose input is; layer name to layer name."""
+    clone = private_copy(net.module, to="meta")
+    names = LayerNames(clone)
+    owner: dict[tuple[int, int, int, tuple[int, ...]], str] = {}
+    held: list[Tensor] = []  # storages stay alive, or another's could get the same address
+    same: dict[str, str] = {}
+    follows: dict[str, str] = {}
+
+    def mark(tensor: Tensor) -> tuple[int, int, int, tuple[int, ...]]:
+        # An in-place operation in between raises the version: the storage is the same, the values are not.
+        storage = tensor.untyped_storage()
+        return storage._cdata, tensor._version, int(tensor.storage_offset()), tuple(tensor.shape)
+
+    def note(part: nn.Module, inputs: Any, output: Any) -> None:
+        path, call = names.next(part)
+        name, tensor, given = layer_name(path, call), single(output), single(inputs)
+        if next(part.children(), None) is None and given is not None and mark(given) in owner:
+            follows[name] = owner[mark(given)]
+        if tensor is not None:
+            held.append(tensor)
+            if mark(tensor) in owner:
+                same[name] = owner[mark(tensor)]
+            else:
+                owner[mark(tensor)] = name
+
+    for part in clone.modules():
+        if part is not clone:
+            part.register_forward_hook(note)
+    try:
+        with torch.no_grad():
+            clone.eval()(torch.empty(1, *net.input_size, device="meta"))
+    except Exception:  # noqa: BLE001 - a network that needs real numbers is indexed without this saving
+        return {}, {}
+    return same, follows
+
+
+def check_same(old: dict[str, Any], new: dict[str, Any], dataset: Any, folder: Path, start: int) -> None:
+    """Raise SpError that says in what the index in ``folder`` differs from the one that is to be built."""
+
+    def differ(what: str, there: Any, here: Any) -> SpError:
+        return SpError(
+            f"{folder} holds an index with another {what} ({there}) than this one's ({here}); name another folder, or "
+            "start over (--fresh; resume=False)."
+        )
+
+    for part in ("fingerprint", "input", "mean", "std", "resize"):
+        if old["network"][part] != new["network"][part]:
+            name = "network" if part == "fingerprint" else f"network {part}"
+            raise differ(
+                name,
+                f"{old['network']['name']}, {old['network'][part]}",
+                f"{new['network']['name']}, {new['network'][part]}",
+            )
+    if [(r["name"], r["shape"]) for r in old["layers"]] != [(r["name"], r["shape"]) for r in new["layers"]]:
+        raise differ("choice of layers", f"{len(old['layers'])} layers", f"{len(new['layers'])} layers")
+    for part in ("top", "samples", "bins"):
+        if old["settings"][part] != new["settings"][part]:
+            raise differ(f"setting `{part}`", old["settings"][part], new["settings"][part])
+    if old["start"] != start:
+        raise differ("start", old["start"], start)
+    was, now = old["dataset"], new["dataset"]
+    grown = was["count"] < now["count"] and take(dataset, was["count"]).fingerprint == was["fingerprint"]
+    if was["fingerprint"] != now["fingerprint"] and not (grown and was["profile"] == now["profile"]):
+        raise differ(
+            "data set",
+            f"{was['count']} images of {was['name']}, {was['fingerprint']}",
+            f"{now['count']} images of {now['name']}, {now['fingerprint']}",
+        )

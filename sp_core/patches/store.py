@@ -1,0 +1,203 @@
+"""An index on disk: ``index.json`` and one ``.safetensors`` file, replaced together or not at all.
+
+The arrays of a new state are written under a new name first; then ``index.json``, which names them, takes the place of
+the old one in one step; then the old arrays go. Whenever the program is killed, ``index.json`` names a file that is
+whole, so the index can be read while it is built and the building goes on where it was. Nothing that depends on the
+clock or the machine is written: the same images give the same bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from sp_core.errors import SpError
+from sp_core.patches.tally import Sample, Tally
+
+SCHEMA = 1
+NAMED_SKIPS = 20  # images that could not be read are counted; so many are named
+
+
+def _empty() -> Tensor:
+    return torch.zeros(0, dtype=torch.int32)
+
+
+@dataclass
+class State:
+    """All that is known after images ``start … done - 1``.
+
+    ``header`` is what identifies the index: schema, network, dataset, settings, layers. ``images`` counts those that
+    were read; ``skipped`` names the first that were not. ``kept`` ``[m]`` ascending and ``labels`` ``[m]``: the images
+    that some channel keeps, and their classes. ``class_counts`` int64 ``[classes]``.
+    """
+
+    header: dict[str, Any]
+    start: int
+    done: int
+    tallies: dict[str, Tally]
+    sample: Sample
+    class_counts: Tensor
+    images: int = 0
+    skipped: list[int] = field(default_factory=list)
+    skipped_count: int = 0
+    kept: Tensor = field(default_factory=_empty)
+    labels: Tensor = field(default_factory=_empty)
+
+    def prune(self) -> None:
+        """Forget the labels of images that no channel keeps."""
+        parts = [self.sample.images.int()]
+        for tally in self.tallies.values():
+            parts += [tally.arrays["top_image"].flatten(), tally.arrays["bottom_image"].flatten()]
+        wanted = torch.cat(parts).unique()
+        at = torch.isin(self.kept, wanted)
+        self.kept, self.labels = self.kept[at], self.labels[at]
+
+
+def read_header(folder: str | Path) -> dict[str, Any] | None:
+    """The content of ``index.json``; None when there is none. Raises SpError when it is not one of ours."""
+    path = Path(folder) / "index.json"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpError(f"{path} cannot be read ({error}); choose another folder.") from error
+    try:
+        header = json.loads(text)
+        if header["schema"] != SCHEMA:
+            raise SpError(f"{path} has format {header['schema']}, this program reads {SCHEMA}; build the index again.")
+        return header
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpError(f"{path} is not the description of a patch index; choose another folder.") from error
+
+
+def write(folder: str | Path, state: State) -> None:
+    """Put ``state`` in the place of what the folder holds, in one step."""
+    state.prune()
+    home = Path(folder)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        name = f"arrays-{state.start:08d}-{state.done:08d}.safetensors"
+        _replace(home / name, safetensors.torch.save(_pack(state)))
+        text = json.dumps(_describe(state, name), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        _replace(home / "index.json", text.encode())
+        for old in [*home.glob("arrays-*.safetensors"), *home.glob(".*.part")]:  # also what a killed builder left
+            if old.name != name:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise SpError(
+            f"The index cannot be written to {folder} ({error.strerror or error}); free or name a folder."
+        ) from error
+
+
+def _replace(path: Path, data: bytes) -> None:
+    # The process number keeps two builders from writing into one another's unfinished file.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(data)
+    part.replace(path)
+
+
+def _describe(state: State, arrays: str) -> dict[str, Any]:
+    return state.header | {
+        "start": state.start,
+        "done": state.done,
+        "images": state.images,
+        "skipped": state.skipped[:NAMED_SKIPS],
+        "skipped_count": state.skipped_count,
+        "class_counts": state.class_counts.tolist(),
+        "arrays": arrays,
+    }
+
+
+def _pack(state: State) -> dict[str, Tensor]:
+    """Arrays by the name they have in the file; whole numbers in 16 bits where all of them fit."""
+    packed = {"sample_image": state.sample.images.int(), "kept_image": state.kept, "kept_label": state.labels}
+    shapes = {layer["name"]: layer["shape"] for layer in state.header["layers"]}
+    for name, tally in state.tallies.items():
+        cells = 1
+        for side in shapes[name][1:]:
+            cells *= side
+        for what, array in tally.arrays.items():
+            largest = cells if what.endswith("_position") else state.done
+            short = array.dtype == torch.int32 and largest < 2**15 and what != "sketch_first"
+            packed[f"{name}/{what}"] = (array.to(torch.int16) if short else array).contiguous()
+    return packed
+
+
+def load(folder: str | Path) -> State:
+    """The whole state, to go on from. Raises SpError when there is no index or its arrays are damaged."""
+    for _ in range(5):  # a builder may replace the files between the two reads
+        header = read_header(folder)
+        if header is None:
+            raise SpError(f"{folder} holds no patch index (no index.json); build one with the verb 'index'.")
+        try:
+            arrays = safetensors.torch.load((Path(folder) / header["arrays"]).read_bytes())
+            return _unpack(header, arrays)
+        except FileNotFoundError:
+            continue
+        except (SafetensorError, KeyError, OSError) as error:
+            raise SpError(f"The arrays of the index in {folder} are damaged ({error}); build it again.") from error
+    raise SpError(f"The arrays of the index in {folder} are missing; build it again.")
+
+
+def _unpack(full: dict[str, Any], arrays: dict[str, Tensor]) -> State:
+    header = {key: full[key] for key in ("schema", "network", "dataset", "settings", "layers")}
+    top = header["settings"]["top"]
+    tallies = {}
+    for layer in header["layers"]:
+        if "same_as" not in layer:
+            tally = Tally(0, top, 0)
+            for what in tally.arrays:
+                array = arrays[f"{layer['name']}/{what}"]
+                tally.arrays[what] = array.int() if array.dtype == torch.int16 else array
+            tallies[layer["name"]] = tally
+    return State(
+        header=header,
+        start=full["start"],
+        done=full["done"],
+        tallies=tallies,
+        sample=Sample(arrays["sample_image"].long(), header["settings"]["samples"]),
+        class_counts=torch.tensor(full["class_counts"], dtype=torch.int64),
+        images=full["images"],
+        skipped=list(full["skipped"]),
+        skipped_count=full["skipped_count"],
+        kept=arrays["kept_image"],
+        labels=arrays["kept_label"],
+    )
+
+
+@contextlib.contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Let one builder at a time write to ``folder``; a lock of a process that was killed is gone with it."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two builders of one folder at once are then up to the person
+        yield
+        return
+    name = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"sp-index-{os.getuid()}-{name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def cache_folder(net: Any, source: str) -> Path:
+    """Where the index of ``net`` over the data set named ``source`` is kept: below ``SP_CACHE``, or in the home folder.
+
+    Named by the fingerprint of the weights, how the network is fed, and the data set's name (not its length: an index
+    can grow).
+    """
+    root = Path(os.environ.get("SP_CACHE") or Path.home() / ".cache" / "structural-priors")
+    fed = f"{net.architecture}|{net.input_size}|{net.mean}|{net.std}|{net.resize}|{source}"
+    return root / "indexes" / f"{net.fingerprint}-{hashlib.sha256(fed.encode()).hexdigest()[:12]}"

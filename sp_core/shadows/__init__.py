@@ -1,0 +1,1 @@
+"""Which image pixels each element of each tensor of a network depends on."""

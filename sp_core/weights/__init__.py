@@ -1,0 +1,70 @@
+"""Weight matrices: their spectra, what survives at low rank, their symmetries, and the identity in them.
+
+>>> import torch, sp_core as sp
+>>> net = sp.Network(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(144, 5)),
+...                  name="tiny", input_size=(3, 8, 8))
+>>> {name: len(values) for name, values in sp.singular_values(net).items()}
+{'0.weight': 4, '2.weight': 5}
+"""
+
+from sp_core.weights.dirac import Dirac, delta, identity_shares
+from sp_core.weights.low_rank import Curve, Factored, Site, available, curve, factor, rebuildable, site
+from sp_core.weights.matrices import Weight, find, weights
+from sp_core.weights.schemes import SCHEMES
+from sp_core.weights.spectra import (
+    Band,
+    Spectrum,
+    cost,
+    effective_rank,
+    energy_rank,
+    random_band,
+    read_spectra,
+    singular_values,
+    spectra_so_far,
+    spectrum_steps,
+    stable_rank,
+)
+from sp_core.weights.symmetry import KINDS, Symmetry, project, symmetries
+from sp_core.weights.trial import Effect, Timing, Trial, effect, layer_input, replaced, time_layers, timing, trial_steps
+
+__all__ = [
+    "KINDS",
+    "SCHEMES",
+    "Band",
+    "Curve",
+    "Dirac",
+    "Effect",
+    "Factored",
+    "Site",
+    "Spectrum",
+    "Symmetry",
+    "Timing",
+    "Trial",
+    "Weight",
+    "available",
+    "cost",
+    "curve",
+    "delta",
+    "effect",
+    "effective_rank",
+    "energy_rank",
+    "factor",
+    "find",
+    "identity_shares",
+    "layer_input",
+    "project",
+    "random_band",
+    "read_spectra",
+    "rebuildable",
+    "replaced",
+    "singular_values",
+    "site",
+    "spectra_so_far",
+    "spectrum_steps",
+    "stable_rank",
+    "symmetries",
+    "time_layers",
+    "timing",
+    "trial_steps",
+    "weights",
+]

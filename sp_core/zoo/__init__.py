@@ -1,0 +1,67 @@
+"""Architectures that can be made by name: one file a family, one table of names.
+
+>>> import torch
+>>> net = create("textures-resnet", classes=10)
+>>> net(torch.zeros(1, 3, 64, 64)).shape
+torch.Size([1, 10])
+
+A family file holds plain functions ``(**options) -> nn.Module`` and a table ``ENTRIES``. To add a family, write the
+file and add it to ``_FAMILIES``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from typing import Any
+
+from torch import nn
+
+from sp_core.errors import SpError
+from sp_core.zoo import cifar_resnet, textures
+from sp_core.zoo.entry import Entry
+
+_FAMILIES = (textures, cifar_resnet)
+_ENTRIES: dict[str, Entry] = {name: entry for family in _FAMILIES for name, entry in family.ENTRIES.items()}
+
+
+def names() -> list[str]:
+    """Every name that :func:`create` knows, in alphabetical order.
+
+    >>> "textures-alexnet" in names()
+    True
+    """
+    return sorted(_ENTRIES)
+
+
+def entry(name: str) -> Entry:
+    """How the network ``name`` is made and fed: input size, normalisation, class names.
+
+    >>> entry("textures-vgg").input_size
+    (3, 64, 64)
+    """
+    if name not in _ENTRIES:
+        close = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of: {', '.join(names())}"
+        raise SpError(f"'{name}' is not an architecture of the zoo; {hint}")
+    return _ENTRIES[name]
+
+
+def create(name: str, **options: Any) -> nn.Module:
+    """A new, untrained network in training mode; ``classes=`` is the number of outputs.
+
+    Weights are drawn from torch's global generator: call ``torch.manual_seed`` first for the same ones again.
+
+    >>> import torch
+    >>> create("textures-alexnet", classes=5)(torch.zeros(2, 3, 64, 64)).shape
+    torch.Size([2, 5])
+    """
+    make = entry(name).make
+    allowed = list(inspect.signature(make).parameters)
+    wrong = sorted(set(options) - set(allowed))
+    if wrong:
+        raise SpError(f"'{wrong[0]}' is not an option of {name}; its options are: {', '.join(allowed)}")
+    classes = options.get("classes", 1)
+    if not isinstance(classes, int) or classes < 1:
+        raise SpError(f"classes must be a whole number of 1 or more, got {classes!r}; give the number of outputs")
+    return make(**options)

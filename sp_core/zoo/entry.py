@@ -1,0 +1,25 @@
+"""One line of the zoo's table: how a network is made, and how it is fed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A named architecture.
+
+    ``make``: ``(**options) -> nn.Module``. ``input_size``: (channels, height, width) in pixels. ``mean``, ``std``: one
+    number a channel, subtracted from and divided into an image in [0, 1]. ``classes``: names of the default outputs
+    (empty when they have none). ``about``: one sentence with the source.
+    """
+
+    make: Callable[..., nn.Module]
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    classes: tuple[str, ...]
+    about: str
