@@ -23,11 +23,7 @@ ROWS, SIZE = (16, 64) if SMALL else (6, 96)  # channels a sheet, and the longest
 WHICH = {"best": "strongest", "worst": "weakest", "random": "at random, strong to weak"}
 MOST = 9  # patches a channel
 
-
-with st.container(horizontal=True, vertical_alignment="bottom"):
-    source = data.choose()
-    images = data.dataset(source)
-    index = indexing.ready(here, source, images)
+source, index = indexing.choose(here)
 if index is None:
     st.stop()
 
@@ -45,12 +41,12 @@ page = indexing.choose_page(count, ROWS)
 channels = list(range(page * ROWS, min((page + 1) * ROWS, count)))
 rows = [index.patches(sp.Unit(layer, channel), which, min(MOST, index.top_count)) for channel in channels]
 key = (net.fingerprint, str(index.folder), index.done, layer, which, guided)
-shown = index.open_dataset(images)
+images = index.open_dataset(data.dataset(source))
 sheet = cache.answer(
     "patches",
     (*key, page),
     lambda: figures.channels_sheet(
-        net, shown, rows, [str(c) for c in channels], size=SIZE, columns=MOST, guided=guided
+        net, images, rows, [str(c) for c in channels], size=SIZE, columns=MOST, guided=guided
     ),
 )
 
@@ -71,7 +67,7 @@ with narrow:
     unit = sp.Unit(layer, chosen)
     patches = index.patches(unit, which, min(MOST, index.top_count))
     big = cache.answer(
-        "patches-big", (*key, chosen), lambda: figures.portraits(net, shown, patches, size=192, guided=guided)
+        "patches-big", (*key, chosen), lambda: figures.portraits(net, images, patches, size=192, guided=guided)
     )
     places = [column for _ in range(3) for column in st.columns(3)]
     for place, picture, patch in zip(places, big, patches, strict=False):

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sp_core.capture import capture
+from sp_core.datasets.textures import LARGEST, SMALLEST, Textures
 from sp_core.errors import SpError
 from sp_core.network import Network, Unit
 from sp_core.receptive_field import Box, field_of
@@ -135,6 +136,13 @@ def _measured(
         box=box,
         pixels=int((held < 0.95).sum()) + 1,
     )
+
+
+def textures(net: Network, count: int, seed: int = 0) -> Tensor:
+    """``count`` procedural textures as ``net`` sees them: ``[count, c, h, w]`` in [0, 1]."""
+    side = min(max(*net.input_size[1:], SMALLEST), LARGEST)
+    source = Textures(count=count, seed=seed, size=side)
+    return torch.stack([net.view(source.picture(index)) for index in range(count)])
 
 
 def initialised(net: Network, seed: int = 0) -> Network:

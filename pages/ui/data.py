@@ -16,13 +16,15 @@ import streamlit as st
 from sp_core import datasets
 from sp_core.errors import SpError
 
+CIFAR = ("test_labels.npy", "test_batch", "test_batch.bin", "cifar-10-batches-py", "cifar-10-batches-bin")
+
 
 def sources() -> list[str]:
     """Every data set that can be chosen without typing."""
     found = ["textures"]
     shared = _shared()
     for path in sorted(shared.iterdir()) if shared else []:
-        if path.is_dir() and any(path.glob("**/*_batch*")) | (path / "test_labels.npy").is_file():
+        if path.is_dir() and any((path / probe).exists() for probe in CIFAR):
             found.append(f"cifar10:{path.name}")
         elif path.is_dir() or path.suffix == ".zip":
             found.append(f"folder:{path.name}")

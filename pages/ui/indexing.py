@@ -9,7 +9,7 @@ import streamlit as st
 from PIL import Image
 
 import sp_core as sp
-from pages.ui import live, nav
+from pages.ui import data, live, nav
 from sp_core.figures import patches as figures
 from sp_core.patches import PatchIndex, cache_folder
 
@@ -18,19 +18,22 @@ QUICK = 256  # images of a first index
 FRAME = (6, 9, 64)  # channels, patches a channel and pixels a tile of the picture shown on the way
 
 
-def ready(here: Any, source: str, images: Any) -> PatchIndex | None:
-    """The index of the chosen network over ``images``: at once where there is one, else built on the page.
+def choose(here: Any) -> tuple[str, PatchIndex | None]:
+    """Pick a data set and how much of it; its name, and the index of the chosen network over it.
 
-    Shows how many images to look at. None while there is nothing to see yet.
+    The index is there at once where there is one, else it is built on the page; None while there is nothing to see yet.
     """
-    found = index(here, source)
-    wanted = choose_count(len(images), found, QUICK)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        source = data.choose()
+        images = data.dataset(source)
+        found = index(here, source)
+        wanted = choose_count(len(images), found, QUICK)
     if found is None or found.done < wanted:
         build(here.net, images, cache_folder(here.net, source), wanted, start=found is None)
         found = index(here, source)
     if found is None:
         st.info("There are no patches yet; press the button to look at the images.")
-    return found
+    return source, found
 
 
 def build(net: Any, images: Any, folder: Path, count: int, start: bool) -> None:

@@ -10,6 +10,19 @@ from pages.ui.sidebar import Selection
 from pages.weight_views.choice import choose
 from sp_core.figures import weights as figures
 
+SCHEMES = """
+| scheme | the layer becomes | how it is found |
+|---|---|---|
+| svd | k×k to r channels, then 1×1 to all | SVD of `[out, in·k·k]`: the best at its rank |
+| separable | k×1 to r channels, then 1×k to all | Jaderberg's scheme 2: SVD of `[in·k, k·out]`: the best at its rank |
+| basis | the same r separable kernels on every channel, then 1×1 to all | Jaderberg's scheme 1, by two SVDs |
+| tucker | 1×1 to r·in/out channels, k×k to r, 1×1 to all | Tucker-2 by higher-order SVD |
+
+The error is `‖W − Ŵ‖ / ‖W‖`; its square is the energy that is lost. The replacement is a sequence of small
+convolutions without anything between them. Multiply-accumulates promise more than milliseconds keep: small layers
+are bound by memory, so measure. Ioannou trains such layers from the start, which costs far less accuracy than
+cutting a trained layer down; a few epochs of training after the cut recover much of it.
+"""
 SOURCES = (
     "Jaderberg, Vedaldi and Zisserman 2014; Ioannou et al., Training CNNs with low-rank filters, ICLR 2016; "
     "Kim et al. 2016; Eckart and Young 1936"
@@ -44,13 +57,13 @@ def draw(here: Selection) -> None:
     with right:
         _pictures(here, place, row)
     _consequences(here, place, row)
-    show.explain("The four schemes", sp.weights.schemes.__doc__.split("\n\n", 1)[1].replace("``", "`"), SOURCES)
+    show.explain("The four schemes", SCHEMES, SOURCES)
     show.provenance(here, layer=layer, scheme=scheme, rank=rank)
     show.downloads(
         f"low-rank-{layer}-{scheme}-{rank}",
         numbers={"weight": row.weight.numpy(), **{f"part{i}": part.numpy() for i, part in enumerate(row.kernels)}},
         table=[{"rank": i + 1, "error": float(error)} for i, error in enumerate(curve.errors)],
-        code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nplace = sp.weights.site(here.net, "{layer}")\n'
+        code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nplace = sp.weights.site(net, "{layer}")\n'
         f'row = sp.weights.factor(place, "{scheme}", {rank})\nprint(row.error, row.layers)',
     )
 

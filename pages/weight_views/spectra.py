@@ -22,7 +22,7 @@ def draw(here: Selection) -> None:
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown(f"**Singular values of {layer}, of all layers, and of random matrices**")
-        show.figure(figures.spectra(here, rows, index, band), alt=f"Singular values of {layer} over σ₁", height=430)
+        show.figure(figures.spectra(rows, index, band), alt=f"Singular values of {layer} over σ₁", height=430)
     with right:
         st.markdown("**All layers, from σ₁ on the left to the smallest on the right**")
         show.figure(figures.strip(rows), alt="Singular values of all layers as a strip", height=430)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from sp_core.effective_field import EffectiveField
 from sp_core.figures.colour import QUALITATIVE, sequential
+from sp_core.network import Network
 from sp_core.receptive_field import Box, Nested, ReceptiveField, pair
 
 GREY = "rgba(128,128,128,0.9)"
@@ -39,6 +40,59 @@ def _words(extent: float | tuple[float, float]) -> str:
     return "×".join(f"{value:g}" for value in extent) if isinstance(extent, tuple) else f"{extent:g}"
 
 
+def pixels(field: ReceptiveField) -> str:
+    """``"43 × 43 pixels"``, or what it is instead."""
+    if field.status == "unavailable":
+        return "nothing of the image"
+    height, width = pair(field.size)
+    channels = "" if field.per_channel is None else f" (channels from {_least(field)})"
+    return f"{height:g} × {width:g} pixels" + channels
+
+
+def _least(field: ReceptiveField) -> int:
+    return int(min(min(pair(size)) for size in field.per_channel or (field.size,)))
+
+
+def sentence(field: ReceptiveField, input_size: tuple[int, int, int]) -> str:
+    """How the field compares with the image, and what the numbers leave out."""
+    if field.status == "whole image":
+        words = "However large the image is, this unit sees all of it."
+    else:
+        larger = [side > image for side, image in zip(pair(field.size), input_size[1:], strict=True)]
+        words = (
+            f"Neighbouring units look {_words(field.stride)} pixels further; unit 0 starts at {_words(field.start)}."
+        )
+        if any(larger):
+            words += f" The field is larger than the image of {input_size[1]} × {input_size[2]}."
+    return " ".join(part for part in (words, field.note) if part)
+
+
+def outgrown(fields: Mapping[str, ReceptiveField], net: Network) -> str:
+    """Where the field outgrows the image, as a sentence."""
+    for name, field in fields.items():
+        if max(pair(field.size)) > max(net.input_size[1:]) or field.status == "whole image":
+            return f"From {name} on the field is as large as the image ({max(net.input_size[1:])} pixels) or larger."
+    return f"No field is larger than the image ({max(net.input_size[1:])} pixels)."
+
+
+def table(net: Network, fields: Mapping[str, ReceptiveField]) -> list[dict[str, str]]:
+    """One row a layer, in words: size, stride, start, the range over channels, status."""
+    return [
+        {
+            "layer": layer.name,
+            "kind": layer.kind,
+            "output": "×".join(map(str, layer.output_shape)),
+            "size": _words(fields[layer.name].size),
+            "stride": _words(fields[layer.name].stride),
+            "start": _words(fields[layer.name].start),
+            "least over channels": str(_least(fields[layer.name])) if fields[layer.name].per_channel else "",
+            "status": fields[layer.name].status,
+            "note": fields[layer.name].note,
+        }
+        for layer in net.layers
+    ]
+
+
 def nested(picture: Image.Image, steps: Sequence[Nested]) -> Any:
     """The fields of ``steps`` drawn on ``picture``, what the network sees, from the first layer to the last.
 
@@ -59,11 +113,15 @@ def nested(picture: Image.Image, steps: Sequence[Nested]) -> Any:
     )  # fmt: skip
     for step, colour in zip(steps, colours, strict=True):
         x, y = _outline(step.field.unclipped)
+        figure.add_scatter(  # a pale rim, so that a dark line is seen on a dark picture
+            x=x, y=y, mode="lines", line={"color": "rgba(255,255,255,0.6)", "width": 5}, hoverinfo="skip",
+            showlegend=False,
+        )  # fmt: skip
         label = f"{step.layer}: {_words(step.size)} pixels" + (", the whole image" if step.whole else "")
         figure.add_scatter(
             x=x, y=y, mode="lines", line={"color": colour, "width": 2}, name=label, hoverinfo="name", showlegend=False
         )
-    current = len(steps)
+    current = 2 * len(steps)
     for trace in _emphasised(steps[-1], (height, width), colours[-1]):
         figure.add_trace(trace)
     figure.frames = [
@@ -160,7 +218,7 @@ def growth(fields: Mapping[str, ReceptiveField], image: tuple[int, int], chosen:
         y=max(image), line={"color": QUALITATIVE[5], "dash": "dash", "width": 2},
         annotation_text=f"the image: {max(image)} pixels", annotation_position="top left",
     )  # fmt: skip
-    if chosen in fields:
+    if chosen is not None and chosen in fields:
         at = names.index(chosen)
         figure.add_scatter(
             x=[depth[at]], y=[largest[at]], mode="markers", marker={"size": 15, "color": QUALITATIVE[1]}, name=chosen,
@@ -186,6 +244,14 @@ def measured(field: EffectiveField, enlarge: int = 1) -> Image.Image:
         enlarged[[top, bottom], left : right + 1] = 255
         enlarged[top : bottom + 1, [left, right]] = 255
     return Image.fromarray(enlarged)
+
+
+def energy(field: EffectiveField) -> str:
+    """How concentrated a measured field is, as a sentence."""
+    return (
+        f"95 % of the energy is in {field.pixels:,} pixels, {field.share:.0%} of the theoretical field in the image "
+        f"(white); σ is {field.sigma[0]:.1f} × {field.sigma[1]:.1f} pixels."
+    )
 
 
 def profile(fields: Mapping[str, EffectiveField]) -> Any:

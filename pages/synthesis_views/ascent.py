@@ -1,0 +1,147 @@
+"""Pictures from noise that drive a class, a channel or a neuron."""
+
+from __future__ import annotations
+
+import numpy as np
+import streamlit as st
+
+import sp_core as sp
+from pages.synthesis_views.choice import choose, choose_layer, is_small
+from pages.ui import live, pick, show
+from pages.ui.sidebar import Selection
+from sp_core.datasets.textures import Textures
+from sp_core.figures.synthesis import growth, sheet
+
+PARAMETRISATIONS = {"fourier": "Fourier", "pixel": "pixels (naive)", "maco": "magnitude-constrained"}
+EXAMPLES = 256  # textures whose colour statistics the pictures get
+TEXT = (
+    "Adam moves a picture, not the weights, so that a unit answers more strongly. Every step sees the picture "
+    "shifted, zoomed and turned a little, so that what survives is what the unit responds to and not one lucky "
+    "pattern. **Fourier** moves all frequencies as natural images have them; **pixels** shows why that is needed; "
+    "**magnitude-constrained** keeps the spectrum of real pictures and moves the phases only.\n\nPeople predict a "
+    "unit's answers better from its best real patches than from such pictures (92 % against 82 %, Borowski et al., "
+    "ICLR 2021): look at both."
+)
+SOURCE = (
+    "Erhan et al. 2009; Simonyan et al. 2013; Olah, Mordvintsev and Schubert, Feature Visualization, Distill 2017; "
+    "Fel et al. 2023 (MACO)"
+)
+
+
+def draw(here: Selection) -> None:
+    """The choices, the pictures as they grow, and what they reached."""
+    goals = choose_goals(here.net)
+    settings, colours = choose_settings(is_small(here.net))
+    last, _ = live.run(
+        lambda: sp.ascend(here.net, goals, settings, examples=examples(here.net, colours)),
+        key="ascent",
+        settings=(here.net.fingerprint, here.net.input_size, tuple(goals), settings, colours),
+        total=settings.steps,
+        draw=lambda step: sheet(step.images, columns(len(step.names))).image,
+        text=lambda step: f"step {step.step} of {step.steps}, activation {float(step.activation.mean()):.3g}",
+        alt="The pictures so far",
+        start=is_small(here.net),
+        width=720,
+    )
+    if last is None:
+        st.info("Press Run and watch the picture grow; a step of this network takes a moment.")
+    else:
+        for message in filter(None, last.messages):
+            st.warning(message)
+        results(here, last, settings)
+        show.provenance(here, units=", ".join(goals), steps=last.step, seed=settings.seed, colours=colours)
+        downloads(here, last, goals, settings, colours)
+    show.explain("What you are looking at", TEXT, SOURCE)
+
+
+def columns(count: int) -> int:
+    """Pictures in a row."""
+    return min(count, 4)
+
+
+def examples(net: sp.Network, colours: str):
+    """Textures as the network is fed with them, or None for ImageNet's colours."""
+    if colours != "textures":
+        return None
+    return Textures(EXAMPLES, size=min(64, *net.input_size[1:])).batch(0, EXAMPLES, network=net)[0]
+
+
+def choose_goals(net: sp.Network) -> list[str]:
+    """What the pictures are to drive, in the written form of units and classes."""
+    maps = [layer.name for layer in net.layers if layer.is_map]
+    kinds = ["channel", *(["neuron"] if maps else []), *(["class"] if net.class_count else [])]
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        kind = choose("Drive", kinds, "drive", width=140)
+        if kind == "class":
+            top = net.class_count - 1
+            first = choose("Class", range(top + 1), "class", format_func=net.class_name, width=320)
+        else:
+            layer = choose_layer(net, maps if kind == "neuron" else [row.name for row in net.layers], "layer")
+            shape = net.layer(layer).output_shape
+            top = shape[0] - 1
+            first = pick.number("Channel", key="channel", top=top)
+        if kind == "neuron":
+            y = pick.number("Row", key="y", top=shape[1] - 1, default=shape[1] // 2)
+            x = pick.number("Column", key="x", top=shape[2] - 1, default=shape[2] // 2)
+            return [f"{layer}:{first}@{y},{x}"]
+        count = st.slider("How many, from this one on", 1, 16, 4, key="count", bind="query-params", width=220)
+    numbers = range(first, min(first + count, top + 1))
+    return [str(number) if kind == "class" else f"{layer}:{number}" for number in numbers]
+
+
+def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
+    """How the pictures are made, and whose colours they have."""
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        sign = choose("Sign", ["+", "−"], "sign", width=110, help="− looks for what the unit likes least.")
+        made = choose("Parametrisation", list(PARAMETRISATIONS), "by", format_func=PARAMETRISATIONS.get, width=220)
+        steps = st.select_slider("Steps", [32, 64, 128, 256, 512], 64, key="steps", bind="query-params", width=200)
+        seed = st.number_input("Seed", 0, 99_999, key="seed", bind="query-params", width=120)
+        colours = choose("Colours of", ["textures", "ImageNet"], "colours", index=0 if small else 1, width=160)
+    with st.expander("More", icon=":material/tune:"), st.container(horizontal=True, vertical_alignment="bottom"):
+        words = "Shorter side in pixels; 0 is what the unit can see, with a margin."
+        size = st.number_input("Size", 0, 512, 0, key="size", bind="query-params", width=120, help=words)
+        wobble = st.slider("Shift, zoom, turn", 0.0, 4.0, 1.0, 0.25, key="wobble", bind="query-params", width=200)
+        copies = st.slider("Pictures of each", 1, 4, 1, key="copies", bind="query-params", width=160)
+        apart = st.slider("Driven apart", 0.0, 4.0, 0.0, 0.5, key="apart", bind="query-params", width=160)
+    more = {"size": size or None, "transforms": wobble, "copies": copies, "diversity": apart}
+    return sp.AscentSettings(steps, None, made, 1 if sign == "+" else -1, seed, **more), colours
+
+
+def results(here: Selection, last: sp.synthesis.AscentStep, settings: sp.AscentSettings) -> None:
+    """The pictures, one of them enlarged, what they reached, and how."""
+    sprite = sheet(last.images, columns(len(last.names)))
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        alt = f"{len(last.names)} pictures that drive {', '.join(last.names)} of {here.net.name}"
+        index = pick.sprite(sprite, key="shown", label="Picture", alt=alt, labels=list(last.names), width=720)
+        values = np.array([[float(value) for value in row] for row in last.history])
+        show.figure(growth(values, last.names), alt="Activation of each picture against the step", height=280)
+    with right:
+        side = max(1, 384 // sprite.tile[1]) * sprite.tile[1]
+        caption = f"{last.names[index]}, {sprite.tile[1]}×{sprite.tile[0]} pixels"
+        show.picture(sprite.cut(index), alt=f"What drives {last.names[index]}", width=side, caption=caption)
+        reached, strongest = st.columns(2)
+        reached.metric("Activation reached", f"{float(last.activation[index]):.4g}")
+        if last.peak is not None:
+            word = "Where it is strongest" if settings.sign > 0 else "Where it is weakest"
+            strongest.metric(word, f"{float(last.peak[index]):.4g}")
+        if not last.last:
+            st.caption("Stopped before the end: measured on the shifted, zoomed and turned pictures.")
+        # The best real patch of the same unit, and the percentile of `last.peak[index]` on real data, belong here.
+
+
+def downloads(
+    here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings, colours: str
+) -> None:
+    """The sheet, the pictures as numbers, and the Python that makes them again."""
+    code = f"import sp_core as sp\n\nnet = sp.load({here.source!r})\nsettings = sp.{settings!r}\n"
+    given = ""
+    if colours == "textures":
+        side = min(64, *here.net.input_size[1:])
+        code += f"textures = sp.datasets.textures.Textures({EXAMPLES}, size={side})\n"
+        code += f"examples, _ = textures.batch(0, {EXAMPLES}, network=net)\n"
+        given = ", examples=examples"
+    code += f"*_, last = sp.ascend(net, {goals!r}, settings{given})\nlast.images  # [n, c, h, w] in [0, 1]\n"
+    numbers = {"images": last.images.cpu().numpy(), "activation": last.activation.cpu().numpy()}
+    name = f"ascent-{here.net.name}-{goals[0].replace(':', '-')}-seed{settings.seed}"
+    show.downloads(name, picture=sheet(last.images, columns(len(last.names))).image, numbers=numbers, code=code)

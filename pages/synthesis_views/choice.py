@@ -1,0 +1,30 @@
+"""What the two views share: choices that fit whatever network is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import streamlit as st
+
+import sp_core as sp
+
+
+def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
+    """A pick list in the address bar; a choice kept from another network is dropped."""
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    return st.selectbox(label, options, key=key, bind="query-params", **more)
+
+
+def choose_layer(net: sp.Network, names: Sequence[str], key: str) -> str:
+    """One of ``names``, with its kind and shape; at first one about two thirds of the way up."""
+    kinds = {layer.name: f"{layer.kind} · {'×'.join(map(str, layer.output_shape))}" for layer in net.layers}
+    first = sp.synthesis.default_layer(net) if any(layer.is_map for layer in net.layers) else names[0]
+    index = names.index(first) if first in names else 0
+    return choose("Layer", names, key, index=index, format_func=lambda name: f"{name} · {kinds[name]}", width=320)
+
+
+def is_small(net: sp.Network) -> bool:
+    """Whether a first picture takes about a second, so that it is made without being asked for."""
+    return max(net.input_size[1:]) <= 96

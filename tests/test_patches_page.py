@@ -1,0 +1,61 @@
+"""The page of maximally activating patches: it builds an index while one watches, and then answers from it."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from streamlit.testing.v1 import AppTest
+
+import sp_core as sp
+from sp_core.patches import cache_folder
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _folders(tmp_path_factory):
+    """A cache of our own, and a shared folder with forty pictures in two classes."""
+    home = tmp_path_factory.mktemp("home")
+    (home / "shared").mkdir()
+    rng = np.random.default_rng(0)
+    with zipfile.ZipFile(home / "shared" / "two.zip", "w") as archive:
+        for i in range(40):
+            Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(home / "one.png")
+            archive.write(home / "one.png", f"{('left', 'right')[i % 2]}/{i:02d}.png")
+    before = {name: os.environ.get(name) for name in ("SP_FOLDER", "SP_CACHE")}
+    os.environ.update(SP_FOLDER=str(home / "shared"), SP_CACHE=str(home / "cache"))
+    yield
+    for name, value in before.items():
+        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+
+
+def opened(**state) -> AppTest:
+    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=240)
+    for key, value in {"net": "bundled:textures-vgg", "data": "folder:two.zip"}.items() | state.items():
+        app.session_state[key] = value
+    app.run()
+    return app.switch_page("pages/patches.py").run()
+
+
+def test_it_builds_an_index_and_answers_from_it():
+    app = opened()
+    assert not app.exception and not app.error
+    net = sp.load("bundled:textures-vgg", device="cpu")
+    index = sp.PatchIndex(cache_folder(net, "folder:two.zip"))
+    assert index.done == 40 and index.classes == ("left", "right")
+    app.selectbox("layer").set_value("features.3").run()
+    app.number_input("channel").set_value(5).run()
+    assert [element.value for element in app.subheader] == ["Channel 5 of features.3"]
+    best = index.top("features.3:5")[0]
+    assert any(f"activation {best.activation:.3g}, percentile 100" in element.proto.body for element in app.get("html"))
+    assert any("are not what" in element.value for element in app.caption), "the images are not the network's own"
+    app.toggle("guided").set_value(True).run()
+    assert not app.exception and not app.error
+
+
+def test_a_data_set_that_is_not_here_is_said():
+    app = opened(data="folder:../secret")
+    assert any("is not a data set of this server" in element.value for element in app.error)
