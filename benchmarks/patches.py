@@ -71,9 +71,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--only", default="", help="networks whose name holds this")
     args = parser.parse_args()
     torch.set_num_threads(1)
     for name, side in CASES:
+        if args.only not in name:
+            continue
         net, data = network(name, side), Decoded(args.images, side)
         batch = build.identify(net, data, 9, None, None)["settings"]["batch"]
         bare(net, data, batch)

@@ -1,6 +1,6 @@
 """Gradient ascent: what a step costs beside the bare step (forward, backward to the pixels, weights frozen).
 
-    python benchmarks/synthesis.py [--device cuda] [--real DIR]
+    python -m benchmarks.synthesis [--device cuda] [--images 16]
 
 Two bare steps are measured: through the whole network, and stopped at the layer as ours is. The settings are
 interleaved and the medians of many short runs compared, in processor time on the CPU, so that a busy machine does not

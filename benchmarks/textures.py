@@ -1,6 +1,6 @@
 """How fast textures are drawn, beside the cheapest other source of pictures: decoding the same ones from JPEG.
 
-    python benchmarks/textures.py [--device cuda] [--threads 2]
+    python -m benchmarks.textures [--device cuda] [--threads 2]
 
 Prints images a second and the ratio, and writes benchmarks/results/textures.json. Each figure is the best of five runs,
 because the machine's other work can only make a run slower.

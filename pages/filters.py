@@ -27,9 +27,8 @@ with st.container(horizontal=True):
     bank = sp.filters.bank(here.net, layer)
     sort = st.selectbox("Sort by", sp.filters.SORTS, key="sort", bind="query-params", width=200)
     scaling = st.segmented_control(
-        "Scaling",
+        "Scaled by",
         sp.filters.SCALINGS,
-        format_func={"filter": "each filter", "layer": "whole layer"}.get,
         default="filter",
         key="scaling",
         bind="query-params",
@@ -69,7 +68,7 @@ def choose_filter() -> int:
     return top + pick.sprite(sheet, key="tile", label="Tile", alt=alt, labels=words) // sheet.columns
 
 
-wide, narrow = st.columns([3, 2], gap="large")
+wide, narrow = st.columns([2, 1], gap="large")
 with wide:
     chosen = choose_filter()
     if bank.view == "tiles":
@@ -90,7 +89,7 @@ with narrow:
         alt=f"Orientation and spatial frequency of the filters of {layer}; filter {chosen} is marked",
         height=340,
     )
-    st.caption("0° is vertical stripes, 90° horizontal, counter-clockwise; blobs and dead filters are left out.")
+    st.caption("A larger dot is a longer filter. Blobs, which have no orientation, and dead filters are left out.")
 
 row = rows[chosen]
 st.subheader(f"Filter {chosen}" + (" (dead)" if row["dead"] else " (weak)" if row["weak"] else ""))
@@ -115,7 +114,9 @@ def beside(pictures: list[tuple[str, Image.Image]], width: int) -> None:
             show.picture(picture, alt=f"Filter {chosen} of {layer}: {name}", width=width, caption=name)
 
 
-if bank.view == "lines":
+if max(bank.weight.shape[2:]) == 1:
+    st.info("A 1×1 kernel has no pattern in space: it mixes channels. Its matrix is on the page *Weight matrices*.")
+elif bank.view == "lines":
     show.figure(figures.taps(bank, chosen), alt=f"The weights of filter {chosen}", height=300)
 else:
     shown = "as it is" if bank.view in {"rgb", "grey"} else "main pattern"
@@ -133,11 +134,15 @@ else:
         beside(figures.channels(bank, chosen), width=120)
 
 columns = st.columns(4)
-columns[0].metric("Orientation", say("orientation", ".0f", "°"), say("gabor_orientation", ".0f", "° Gabor"), "off")
-columns[1].metric("Frequency", say("frequency", ".3f", " c/px"), say("bandwidth", ".1f", " octaves wide"), "off")
-columns[2].metric("Colourfulness", say("colourfulness", ".2f"), f"norm {row['norm']:.3g}", "off")
+columns[0].metric(
+    "Orientation", say("orientation", ".0f", "°"), say("gabor_orientation", ".0f", "° Gabor"), "off", delta_arrow="off"
+)
+columns[1].metric(
+    "Frequency", say("frequency", ".3f", " c/px"), say("bandwidth", ".1f", " octaves wide"), "off", delta_arrow="off"
+)
+columns[2].metric("Colourfulness", say("colourfulness", ".2f"), f"norm {row['norm']:.3g}", "off", delta_arrow="off")
 separable = "–" if row["rank1"] is None else "separable" if row["rank1"] > 0.95 else "not separable"
-columns[3].metric("Rank-1 energy", say("rank1", ".2f"), separable, "off")
+columns[3].metric("Rank-1 energy", say("rank1", ".2f"), separable, "off", delta_arrow="off")
 st.caption(
     f"Gabor: frequency {say('gabor_frequency', '.3f')} cycles a pixel, phase {say('gabor_phase', '.0f', '°')}, "
     f"σ {say('gabor_sigma_across', '.1f')} across and {say('gabor_sigma_along', '.1f')} pixels along the stripes."

@@ -40,7 +40,8 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "map. Counted strictly, every unit behind the first of them sees the whole image.",
     )
 
-found = cache.answer("fields", (net.fingerprint, net.input_size, gates), lambda: rf.receptive_fields(net, gates))
+key = (here.source, net.fingerprint, net.input_size)
+found = cache.answer("fields", (*key, gates), lambda: rf.receptive_fields(net, gates))
 chosen, shape = found[layer], net.layer(layer).output_shape
 
 left, right = st.columns([3, 2], gap="large")
@@ -57,9 +58,7 @@ with right:
     )
     st.metric("It can see", figures.pixels(chosen), border=True)
     st.caption(figures.sentence(chosen, net.input_size))
-steps = cache.answer(
-    "nest", (net.fingerprint, net.input_size, gates, layer, y, x), lambda: rf.nest(net, layer, (y, x), gates)
-)
+steps = cache.answer("nest", (*key, gates, layer, y, x), lambda: rf.nest(net, layer, (y, x), gates))
 with left:
     show.figure(
         figures.nested(here.crop, steps),
@@ -78,7 +77,7 @@ st.caption(outgrown)
 table = figures.table(net, found)
 with st.expander(f"All {len(table)} layers", icon=":material/table:"):
     st.dataframe(table, hide_index=True)
-    counts = cache.answer("complexity", (net.fingerprint, net.input_size), lambda: complexity(net))
+    counts = cache.answer("complexity", key, lambda: complexity(net))
     st.caption(f"{in_words(counts.parameters)} parameters, {in_words(counts.macs)} multiply-accumulates an image.")
 show.downloads(
     f"receptive-fields-{net.name}",
@@ -104,7 +103,7 @@ def measure() -> dict[str, effective.EffectiveField]:
 
 if wanted:
     with st.spinner("Measuring …"):
-        both = cache.answer("effective", (net.fingerprint, net.input_size, layer, y, x, count), measure)
+        both = cache.answer("effective", (*key, layer, y, x, count), measure)
     zoom = max(1, 360 // max(net.input_size[1:]))
     *pictures, curve = st.columns([1, 1, 2])
     for column, (name, field) in zip(pictures, both.items(), strict=True):

@@ -10,7 +10,7 @@ from pages.synthesis_views import ascent, dreaming
 from pages.ui import show
 from pages.ui.sidebar import selection
 
-VIEWS = {"ascent": ("Gradient ascent", ascent), "dream": ("DeepDream", dreaming)}
+VIEWS = {"Ascent": ascent, "DeepDream": dreaming}  # the address bar has these words
 
 here = selection()
 show.title(
@@ -20,11 +20,10 @@ show.title(
 view = st.segmented_control(
     "View",
     list(VIEWS),
-    format_func=lambda name: VIEWS[name][0],
-    default="ascent",
+    default="Ascent",
     key="view",
     bind="query-params",
     required=True,
     label_visibility="collapsed",
 )
-VIEWS[view][1].draw(here)
+VIEWS[view].draw(here)

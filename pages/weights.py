@@ -10,17 +10,10 @@ from pages.ui import show
 from pages.ui.sidebar import selection
 from pages.weight_views import low_rank, spectra, symmetry
 
-VIEWS = {"spectra": ("Spectra", spectra), "low-rank": ("Low rank", low_rank), "symmetry": ("Symmetry", symmetry)}
+VIEWS = {"Spectra": spectra, "Low rank": low_rank, "Symmetry": symmetry}
 
 here = selection()
 show.title("Weight matrices", "How much of each weight matrix is low-rank, symmetric, or the identity?")
-view = st.segmented_control(
-    "Question",
-    list(VIEWS),
-    format_func=lambda name: VIEWS[name][0],
-    default="spectra",
-    key="view",
-    bind="query-params",
-    required=True,
-)
-VIEWS[view][1].draw(here)
+# The address holds what the control shows, so the names are the options themselves.
+view = st.segmented_control("Question", list(VIEWS), default="Spectra", key="view", bind="query-params", required=True)
+VIEWS[view].draw(here)

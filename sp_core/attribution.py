@@ -68,7 +68,8 @@ def attribute(net: Network, images: Tensor, target: Target, method: str, **setti
     Raises:
         SpError: no such method, setting or target, or the method is not defined for this network (and why).
 
-    >>> net = sp.load("zoo:lenet")
+    >>> import sp_core as sp
+    >>> net = sp.load("bundled:textures-alexnet")
     >>> sp.attribute(net, torch.rand(1, *net.input_size), 3, "occlusion").map.shape[1]
     1
     """

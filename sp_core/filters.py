@@ -161,7 +161,7 @@ class FilterFacts:
             the input channels; 1 is separable (Rigamonti et al. 2013). NaN for Conv1d.
         orientation: degrees in [0, 180) of the peak of the spectrum, as :mod:`sp_core.gabor` defines it (0° is
             vertical stripes). NaN for a blob: a peak below half a cycle across the kernel.
-        frequency: cycles a pixel of that peak, in [0, 0.707]. For Conv1d in [0, 0.5].
+        frequency: cycles a pixel of that peak, in [0, 0.707]. For Conv1d in [0, 0.5]. NaN for 1×1 kernels.
         bandwidth: octaves between the half-amplitude points on both sides of the peak, along its orientation. NaN
             when the amplitude does not fall to half towards zero or before the highest frequency.
         gabor: one row a filter: orientation (degrees), frequency, phase (degrees), sigma across and along the stripes

@@ -203,6 +203,8 @@ class Network:
             images = images[None]
         if images.ndim != 4 or images.shape[1] != self.input_size[0]:
             raise SpError(f"Images must be [n, {self.input_size[0]}, h, w] for {self.name}; got {list(images.shape)}.")
+        if not images.is_floating_point():
+            raise SpError(f"Images must be floating-point in [0, 1]; got {images.dtype}. Divide bytes by 255.")
         parameter = next(self.module.parameters(), None)
         dtype = parameter.dtype if parameter is not None and parameter.is_floating_point() else torch.float32
         return images.to(self.device, dtype)

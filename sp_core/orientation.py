@@ -55,7 +55,7 @@ def spectral_peaks(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Orientation, frequency and bandwidth ``[n]`` of the highest peak of the spectra of filters ``[n, in, h, w]``.
 
     Orientation is in degrees, [0, 180), as :mod:`sp_core.gabor` defines it, NaN for a blob (a peak below half a cycle
-    across the kernel) and for filters of height 1. Frequency is in cycles a pixel, NaN for a filter of zeros.
+    across the kernel) and for filters of height 1. Frequency is in cycles a pixel, NaN for a filter of zeros and for 1×1.
     Bandwidth is in octaves at half amplitude; NaN when the amplitude does not fall to half on both sides.
 
     The power is sampled every 2.5° and every 1/96 cycle a pixel; the peak is then refined by a parabola through its
@@ -88,7 +88,8 @@ def spectral_peaks(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     orientation = orientation % 180
     orientation = torch.where(orientation >= 180, 0.0, orientation)  # -1e-14 % 180 is 180 in floating point
     orientation = torch.where(blob, math.nan, orientation)
-    frequency = torch.where(weight.flatten(1).any(1), frequency, math.nan)
+    known = weight.flatten(1).any(1) & (max(height, width) > 1)
+    frequency = torch.where(known, frequency, math.nan)
     return orientation if height > 1 else orientation * math.nan, frequency, _bandwidth(power[n, a], r, radii)
 
 

@@ -103,7 +103,8 @@ def backprop(net: Network, images: Tensor, target: Target, rule: str = "guided")
         SpError: no such target or rule; or no rectifier lies between the target and the image, so that deconvnet and
             guided backprop would be the plain gradient under another name.
 
-    >>> net = sp.load("zoo:lenet")
+    >>> import sp_core as sp
+    >>> net = sp.load("bundled:textures-alexnet")
     >>> sp.backprop(net, torch.rand(2, *net.input_size), target=3).shape == (2, *net.input_size)
     True
     """

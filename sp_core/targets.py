@@ -50,7 +50,8 @@ class Aim:
 def parse_target(net: Network, text: str) -> int | Unit:
     """Read a target as a person writes it: a class number, a class name, or ``layer:channel[@y,x]``.
 
-    >>> parse_target(sp.load("zoo:lenet"), "7")
+    >>> import sp_core as sp
+    >>> parse_target(sp.load("bundled:textures-alexnet"), "7")
     7
     """
     text = text.strip()

@@ -46,6 +46,7 @@ def test_a_common_scale_keeps_maps_comparable_and_names_its_gain():
     own = maps.scales({"a": SIGNED, "c": SIGNED / 3000}, shared=False)
     assert own["c"].limit == pytest.approx(2 / 3000)
     assert maps.own_limit(SIGNED * 0) == 0
+    assert [maps.short(value) for value in (0.12345, 1084.2, 3e7)] == ["0.123", "1084", "3e+07"]
 
 
 def test_window_holds_the_signal():

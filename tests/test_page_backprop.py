@@ -33,7 +33,8 @@ def test_the_default_view_is_the_predicted_class():
 def test_a_unit_of_the_first_layer_has_the_gradient_only_and_says_why():
     app = opened(of="unit", layer="features.0", channel=3)
     text = words(app)
-    assert "undefined here" in text
+    assert "Guided backprop is undefined here" in text
+    assert "Grad-CAM is undefined here" in text
     assert "**0 rectifiers**" in text
     assert not [element for element in app.markdown if element.value == "**Deconvnet**"]
 

@@ -56,6 +56,10 @@ def test_it_builds_an_index_and_answers_from_it():
     assert not app.exception and not app.error
 
 
-def test_a_data_set_that_is_not_here_is_said():
-    app = opened(data="folder:../secret")
-    assert any("is not a data set of this server" in element.value for element in app.error)
+@pytest.mark.parametrize("source", ["folder:../home", "folder:/etc", "folder:none", "zip:0123", "folder:", "what"])
+def test_only_what_the_owner_shares_can_be_opened(source):
+    from pages.ui import data
+
+    with pytest.raises(sp.SpError, match="is not a data set of this server"):
+        data.dataset(source)
+    assert data.sources() == ["textures", "folder:two.zip"]

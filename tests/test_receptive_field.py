@@ -356,6 +356,13 @@ def test_a_branch_that_sees_everything_is_told_apart_by_channel():
     assert "3 of 6 channels" in rf.note
 
 
+def test_a_strip_that_is_pooled_moves_along_one_axis_only():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3, 2), Lambda(lambda x: x.mean(3, keepdim=True)), nn.Conv2d(4, 4, (3, 1)))
+    rf = receptive_fields(network(module, (3, 21, 33)))["2"]
+    assert (rf.size, rf.stride, rf.start) == ((7, 33), (2, 0), 0)
+    assert "along one axis" in rf.note.lower()
+
+
 def test_an_adaptive_pool_that_changes_nothing_keeps_the_law():
     net = network(nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.AdaptiveAvgPool2d((4, 4)), nn.Flatten()), (3, 8, 8))
     fields = receptive_fields(net)

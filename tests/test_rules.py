@@ -388,6 +388,8 @@ def test_errors_of_networks_and_images():
         sp.backprop(sp.Network(nn.Conv2d(3, 4, 1), input_size=(3, 8, 8)), IMAGES, 0, "gradient")
     with pytest.raises(sp.SpError, match="`images` has 0 rows"):
         sp.backprop(small(), IMAGES[:0], 0)
+    with pytest.raises(sp.SpError, match=r"floating-point in \[0, 1\]; got torch.uint8. Divide bytes by 255"):
+        sp.backprop(small(), (IMAGES * 255).to(torch.uint8), 0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch.jit is going away; old scripted modules are not
         scripted = torch.jit.script(small().module)

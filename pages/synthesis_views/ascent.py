@@ -11,15 +11,15 @@ from pages.ui import live, pick, show
 from pages.ui.sidebar import Selection
 from sp_core.datasets.textures import Textures
 from sp_core.figures.synthesis import growth, sheet
+from sp_core.synthesis.settings import PARAMETRISATIONS
 
-PARAMETRISATIONS = {"fourier": "Fourier", "pixel": "pixels (naive)", "maco": "magnitude-constrained"}
 EXAMPLES = 256  # textures whose colour statistics the pictures get
 TEXT = (
     "Adam moves a picture, not the weights, so that a unit answers more strongly. Every step sees the picture "
     "shifted, zoomed and turned a little, so that what survives is what the unit responds to and not one lucky "
-    "pattern. **Fourier** moves all frequencies as natural images have them; **pixels** shows why that is needed; "
-    "**magnitude-constrained** keeps the spectrum of real pictures and moves the phases only.\n\nPeople predict a "
-    "unit's answers better from its best real patches than from such pictures (92 % against 82 %, Borowski et al., "
+    "pattern. **fourier** moves all frequencies as natural images have them; **pixel** shows why that is needed; "
+    "**maco** (magnitude-constrained) keeps the spectrum of real pictures and moves the phases only.\n\nPeople predict "
+    "a unit's answers better from its best real patches than from such pictures (92 % against 82 %, Borowski et al., "
     "ICLR 2021): look at both."
 )
 SOURCE = (
@@ -92,8 +92,8 @@ def choose_goals(net: sp.Network) -> list[str]:
 def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
     """How the pictures are made, and whose colours they have."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        sign = choose("Sign", ["+", "−"], "sign", width=110, help="− looks for what the unit likes least.")
-        made = choose("Parametrisation", list(PARAMETRISATIONS), "by", format_func=PARAMETRISATIONS.get, width=220)
+        sign = choose("Make it", ["high", "low"], "sign", width=130, help="Low is what the unit likes least.")
+        made = choose("Parametrisation", PARAMETRISATIONS, "by", width=160)
         steps = st.select_slider("Steps", [32, 64, 128, 256, 512], 64, key="steps", bind="query-params", width=200)
         seed = st.number_input("Seed", 0, 99_999, key="seed", bind="query-params", width=120)
         colours = choose("Colours of", ["textures", "ImageNet"], "colours", index=0 if small else 1, width=160)
@@ -104,16 +104,18 @@ def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
         copies = st.slider("Pictures of each", 1, 4, 1, key="copies", bind="query-params", width=160)
         apart = st.slider("Driven apart", 0.0, 4.0, 0.0, 0.5, key="apart", bind="query-params", width=160)
     more = {"size": size or None, "transforms": wobble, "copies": copies, "diversity": apart}
-    return sp.AscentSettings(steps, None, made, 1 if sign == "+" else -1, seed, **more), colours
+    return sp.AscentSettings(steps, None, made, 1 if sign == "high" else -1, seed, **more), colours
 
 
 def results(here: Selection, last: sp.synthesis.AscentStep, settings: sp.AscentSettings) -> None:
-    """The pictures, one of them enlarged, what they reached, and how."""
+    """The pictures, one of them enlarged, what they reached, and how; a single one is not shown twice."""
     sprite = sheet(last.images, columns(len(last.names)))
     left, right = st.columns([3, 2], gap="large")
     with left:
         alt = f"{len(last.names)} pictures that drive {', '.join(last.names)} of {here.net.name}"
-        index = pick.sprite(sprite, key="shown", label="Picture", alt=alt, labels=list(last.names), width=720)
+        index = 0
+        if len(last.names) > 1:
+            index = pick.sprite(sprite, key="shown", label="Picture", alt=alt, labels=list(last.names), width=720)
         values = np.array([[float(value) for value in row] for row in last.history])
         show.figure(growth(values, last.names), alt="Activation of each picture against the step", height=280)
     with right:

@@ -18,11 +18,13 @@ def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
 
 
 def choose_layer(net: sp.Network, names: Sequence[str], key: str) -> str:
-    """One of ``names``, with its kind and shape; at first one about two thirds of the way up."""
-    kinds = {layer.name: f"{layer.kind} · {'×'.join(map(str, layer.output_shape))}" for layer in net.layers}
+    """One of ``names``; at first one about two thirds of the way up.
+
+    No ``format_func``: the address bar would hold what it makes of the name, and links name the layer.
+    """
     first = sp.synthesis.default_layer(net) if any(layer.is_map for layer in net.layers) else names[0]
     index = names.index(first) if first in names else 0
-    return choose("Layer", names, key, index=index, format_func=lambda name: f"{name} · {kinds[name]}", width=320)
+    return choose("Layer", names, key, index=index, width=280)
 
 
 def is_small(net: sp.Network) -> bool:

@@ -9,6 +9,7 @@ import streamlit as st
 from pages.ui import cache, live, pick, show
 from pages.ui.sidebar import Selection
 from sp_core.attribution import Attribution, attribute, attribution_steps, importance, record_count
+from sp_core.errors import SpError
 from sp_core.faithfulness import Curves, Randomised, insertion_deletion_steps, randomisation
 from sp_core.figures import maps
 from sp_core.methods import METHODS, TITLES
@@ -36,7 +37,11 @@ def section(here: Selection, goal: str, view: str) -> None:
         names = ["grad_cam", *(name for name in METHODS if name != "grad_cam")]
         method = st.selectbox("Method", names, format_func=TITLES.get, key="method", bind="query-params", width=240)
         settings = _settings(here.net, method)
-    found = _compute(here, goal, method, settings)
+    try:
+        found = _compute(here, goal, method, settings)
+    except SpError as error:  # a method that is not defined here is an answer, not a mistake
+        st.info(str(error), icon=":material/info:")
+        return
     if found is None:
         st.caption("Press Run: this method sends many variants of the image through the network.")
         return
@@ -45,7 +50,10 @@ def section(here: Selection, goal: str, view: str) -> None:
         _map(here, goal, found, view)
     with right:
         if st.toggle("Test this map", key="test", bind="query-params"):
-            _tests(here, goal, found, view)
+            try:
+                _tests(here, goal, found, view)
+            except SpError as error:
+                st.info(str(error), icon=":material/info:")
         else:
             st.caption(
                 "The test reveals and blanks pixels in the map's order, and draws the map again after the "
@@ -112,7 +120,8 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
     limit = maps.Scale(maps.own_limit(values, shown))
     words = maps.ends(shown, limit)
     if found.method in OVERLAID:
-        words = f"colourless 0 · red {limit.limit:.3g}" + (f" · blue -{limit.limit:.3g}" if values.min() < 0 else "")
+        words = f"colourless 0 · red {maps.short(limit.limit)}"
+        words += f" · blue -{maps.short(limit.limit)}" if values.min() < 0 else ""
     st.markdown(f"**{name}** of {found.targets[0]}")
     show.picture(picture, alt=f"{name} of {found.targets[0]} on {here.image_name}", width="100%", caption=words)
     if found.gap is not None and found.expected is not None:

@@ -34,37 +34,53 @@ def draw(here: Selection) -> None:
     with st.container(horizontal=True):
         layer = choose("Layer", sp.weights.rebuildable(here.net), "site")
         place = sp.weights.site(here.net, layer)
-        scheme = choose("Scheme", sp.weights.available(place), "scheme", 160)
-        key = (here.net.fingerprint, layer)
-        curves = cache.answer(
-            "curves", key, lambda: [sp.weights.curve(place, each) for each in sp.weights.available(place)]
-        )
+        curves = cache.answer("curves", (here.net.fingerprint, layer), lambda: sp.weights.curves(place))
+        scheme = choose("Scheme", [row.scheme for row in curves], "scheme", 160)
         curve = next(row for row in curves if row.scheme == scheme)
         rank = _rank(len(curve.errors), curve.rank_within(0.3))
         axis = st.segmented_control(
             "Against", list(figures.AXES), default="MACs", key="axis", bind="query-params", required=True
         )
-    row = cache.answer("factored", (*key, scheme, rank), lambda: sp.weights.factor(place, scheme, rank))
-    columns = st.columns(4)
-    columns[0].metric("Relative error", f"{row.error:.3f}")
-    columns[1].metric("Energy kept", f"{1 - row.error**2:.1%}")
-    columns[2].metric("Parameters", f"{row.parameters:,}", f"{row.parameters / place.parameters:.2f} × original", "off")
-    columns[3].metric("MACs", f"{row.macs / 1e6:,.2f} M", f"{row.macs / place.macs:.2f} × original", "off")
+    key = (here.net.fingerprint, layer, scheme, rank)
+    row = cache.answer("factored", key, lambda: sp.weights.factor(place, scheme, rank))
+    _numbers(place, row)
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Error of every scheme**")
         show.figure(figures.errors(place, curves, row, axis), alt=f"Error of {layer} against {axis}", height=400)
+        if min(place.weight.shape[2:]) > 1:
+            blocks = figures.building_blocks(row, place)
+            show.picture(
+                blocks.image, "Building blocks", width=320, caption=f"the first {blocks.count} building blocks"
+            )
     with right:
         _pictures(here, place, row)
     _consequences(here, place, row)
     show.explain("The four schemes", SCHEMES, SOURCES)
     show.provenance(here, layer=layer, scheme=scheme, rank=rank)
+    _downloads(here, row, curve)
+
+
+def _numbers(place: sp.weights.Site, row: sp.weights.Factored) -> None:
+    """What is lost and what it costs."""
+    columns = st.columns(4)
+    columns[0].metric("Relative error", f"{row.error:.3f}")
+    columns[1].metric("Energy kept", f"{1 - row.error**2:.1%}")
+    share = f"{row.parameters / place.parameters:.2f} × original"
+    columns[2].metric("Parameters", f"{row.parameters:,}", share, "off", delta_arrow="off")
+    share = f"{row.macs / place.macs:.2f} × original"
+    columns[3].metric("MACs", f"{row.macs / 1e6:,.2f} M", share, "off", delta_arrow="off")
+
+
+def _downloads(here: Selection, row: sp.weights.Factored, curve: sp.weights.Curve) -> None:
+    """The rebuilt weight, its parts, the whole curve, and the code."""
+    lost = zip(curve.errors.tolist(), curve.parameters.tolist(), curve.macs.tolist(), strict=True)
     show.downloads(
-        f"low-rank-{layer}-{scheme}-{rank}",
+        f"low-rank-{row.layer}-{row.scheme}-{row.rank}",
         numbers={"weight": row.weight.numpy(), **{f"part{i}": part.numpy() for i, part in enumerate(row.kernels)}},
-        table=[{"rank": i + 1, "error": float(error)} for i, error in enumerate(curve.errors)],
-        code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nplace = sp.weights.site(net, "{layer}")\n'
-        f'row = sp.weights.factor(place, "{scheme}", {rank})\nprint(row.error, row.layers)',
+        table=[{"rank": i + 1, "error": e, "parameters": p, "macs": m} for i, (e, p, m) in enumerate(lost)],
+        code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nplace = sp.weights.site(net, "{row.layer}")\n'
+        f'row = sp.weights.factor(place, "{row.scheme}", {row.rank})\nprint(row.error, row.layers)',
     )
 
 
@@ -80,7 +96,7 @@ def _rank(top: int, default: int) -> int:
 
 
 def _pictures(here: Selection, place: sp.weights.Site, row: sp.weights.Factored) -> None:
-    """The layer before and after, and the blocks it is made of, where its kernels have a shape to look at."""
+    """The layer before and after: its filters, or its matrix where the kernels have no shape to look at."""
     if min(place.weight.shape[2:]) < 2:
         st.info("A 1×1 or linear layer has no kernels to look at; its matrix before and after:")
         for title, weight in (("before", place.weight), (f"rank {row.rank}", row.weight)):
@@ -88,8 +104,6 @@ def _pictures(here: Selection, place: sp.weights.Site, row: sp.weights.Factored)
         return
     for title, sheet in figures.before_and_after(here.net, place, row):
         show.picture(sheet.image, f"Filters of {place.layer}, {title}", caption=title, width="100%")
-    blocks = figures.building_blocks(row, place)
-    show.picture(blocks.image, "Building blocks", caption=f"the first {blocks.count} building blocks", width="100%")
 
 
 def _consequences(here: Selection, place: sp.weights.Site, row: sp.weights.Factored) -> None:
@@ -151,5 +165,5 @@ def _milliseconds(
         label="Measure milliseconds",
     )
     if last is not None:
-        st.metric("Milliseconds", f"{last.factored:.2f}", f"original {last.original:.2f}", "off")
+        st.metric("Milliseconds", f"{last.factored:.2f}", f"original {last.original:.2f}", "off", delta_arrow="off")
         st.caption(f"Median of {last.repeats} runs in turns, {last.threads} threads on {last.device}.")

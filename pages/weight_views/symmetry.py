@@ -68,4 +68,4 @@ def _parts(here: Selection, kind: str, layers: tuple[str, ...]) -> None:
         st.markdown("**The same matrix as free numbers of a symmetric layer**")
         with st.container(horizontal=True):
             for title, picture in figures.forms(figures.at_tap(weight, tap)):
-                show.picture(picture, title, width=200, caption=title)
+                show.picture(picture, title, width=170, caption=title)

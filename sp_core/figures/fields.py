@@ -137,7 +137,8 @@ def nested(picture: Image.Image, steps: Sequence[Nested]) -> Any:
     figure.update_layout(
         title={"text": f"{steps[-1].layer} · {_words(steps[-1].size)} pixels", "font": {"size": 18}},
         updatemenus=[_play(len(steps))],
-        height=620,
+        height=640,
+        margin_b=120,
     )
     return figure
 
@@ -183,6 +184,9 @@ def _play(count: int) -> dict[str, Any]:
         "x": 0,
         "y": -0.14,
         "xanchor": "left",
+        "yanchor": "top",
+        "showactive": False,  # the active button of plotly is light in the dark theme, too
+        "bgcolor": "rgba(128,128,128,0.15)",
         "buttons": [
             {"label": "▶ Grow", "method": "animate", "args": [None, timing]},
             {"label": "■ Stop", "method": "animate", "args": [[None], stop]},

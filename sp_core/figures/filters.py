@@ -83,9 +83,10 @@ def overlay(picture: Image.Image, response: Tensor, limit: float | None = None) 
 
 
 def orientation_and_frequency(facts: FilterFacts, chosen: int | None = None) -> Any:
-    """A half-disc: the direction of each oriented filter's waves and their frequency; a plotly figure.
+    """Where the oriented filters lie in orientation and spatial frequency; a plotly figure.
 
-    Colour is colourfulness, where there is one; size is the norm. Blobs and dead filters have no place in it.
+    Colour is colourfulness, where there is one; size is the norm. Blobs and dead filters have no place in it. The
+    axis is a circle cut open: 0° and 180° are the same orientation.
     """
     keep = (facts.orientation.isfinite() & facts.frequency.isfinite() & ~facts.dead).nonzero()[:, 0]
     colourful = facts.colourfulness[keep]
@@ -96,37 +97,35 @@ def orientation_and_frequency(facts: FilterFacts, chosen: int | None = None) -> 
         "line": {"width": 0.7, "color": "rgba(128,128,128,0.9)"},
     }
     if known:
-        bar = {"title": {"text": "colourfulness"}, "thickness": 14, "len": 0.8}
+        bar = {"title": {"text": "colourfulness", "side": "right"}, "thickness": 12}
         marker |= {"colorscale": scale(SEQUENTIAL), "cmin": 0, "cmax": 1, "colorbar": bar}
     figure = go.Figure(
-        go.Scatterpolar(
-            r=facts.frequency[keep].numpy(),
-            theta=facts.orientation[keep].numpy(),
+        go.Scatter(
+            x=facts.orientation[keep].numpy(),
+            y=facts.frequency[keep].numpy(),
             mode="markers",
             marker=marker,
             text=[f"filter {int(i)}" for i in keep],
-            hovertemplate="%{text}<br>%{theta:.0f}°, %{r:.3f} cycles a pixel<extra></extra>",
+            hovertemplate="%{text}<br>%{x:.0f}°, %{y:.3f} cycles a pixel<extra></extra>",
             showlegend=False,
         )
     )
     if chosen is not None and bool((keep == chosen).any()):
-        ring = {"size": 24, "color": "rgba(0,0,0,0)", "line": {"width": 3, "color": "#e69f00"}}
-        figure.add_scatterpolar(
-            r=[float(facts.frequency[chosen])],
-            theta=[float(facts.orientation[chosen])],
+        figure.add_scatter(
+            x=[float(facts.orientation[chosen])],
+            y=[float(facts.frequency[chosen])],
             mode="markers",
-            marker=ring,
+            marker={"size": 24, "color": "rgba(0,0,0,0)", "line": {"width": 3, "color": "#e69f00"}},
             hoverinfo="skip",
             showlegend=False,
         )
-    grid = "rgba(128,128,128,0.35)"
-    figure.update_polars(
-        sector=[0, 180],
-        bgcolor="rgba(0,0,0,0)",
-        radialaxis={"range": [0, math.sqrt(0.5)], "gridcolor": grid, "tickvals": [0.1, 0.3, 0.5], "angle": 0},
-        angularaxis={"tickvals": [0, 30, 60, 90, 120, 150, 180], "ticksuffix": "°", "gridcolor": grid},
+    # The stripes are across the direction in which the values change.
+    ticks = {0: "│<br>0°", 45: "╲<br>45°", 90: "─<br>90°", 135: "╱<br>135°", 180: "│<br>180°"}
+    names = list(ticks.values())
+    figure.update_xaxes(
+        title="orientation", range=[-8, 188], tickvals=list(ticks), ticktext=names, zeroline=False, tickangle=0
     )
-    figure.update_layout(margin={"l": 40, "r": 20, "t": 40, "b": 20})
+    figure.update_yaxes(title="cycles a pixel", rangemode="tozero")
     return figure
 
 

@@ -137,9 +137,14 @@ def bar(view: str = "signed", width: int = 256, height: int = 12) -> Image.Image
     return picture(values, view, Scale(1.0))
 
 
+def short(value: float) -> str:
+    """Three digits, without an exponent where that can be: ``"0.12"``, ``"1084"``."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
 def ends(view: str, scale: Scale) -> str:
     """What the ends of the scale mean, in words: ``"blue -0.12 · white 0 · red 0.12 (shown ×100)"``."""
-    value = f"{scale.limit:.3g}"
+    value = short(scale.limit)
     gain = f" (shown ×{scale.gain:,})" if scale.gain > 1 else ""
     if view == "absolute":
         return f"dark 0 · yellow {value}{gain}"

@@ -60,7 +60,7 @@ def spectra(rows: Sequence[Spectrum], chosen: int, band: Band) -> Any:
             line={"color": QUALITATIVE[0], "width": 4},
         )  # fmt: skip
     figure.update_xaxes(title="index / number of singular values", range=[0, 1])
-    figure.update_yaxes(title="σ / σ₁", type="log", range=[-3, 0.5], dtick=1, tickformat=".3~g")
+    figure.update_yaxes(title="σ / σ₁", type="log", range=[-3, 0.15], dtick=1, tickformat=".3~g")
     figure.update_layout(legend={"x": 0.02, "y": 0.02})
     return figure
 
@@ -213,7 +213,9 @@ def identity_bars(rows: Sequence[Dirac]) -> Any:
 def _bars(
     names: list[str], values: list[float], means: list[float], spread: tuple[list[float], list[float]], title: str
 ) -> Any:
-    figure = go.Figure(go.Bar(x=names, y=values, name="this network", marker_color=QUALITATIVE[0]))
+    figure = go.Figure(
+        go.Bar(x=names, y=values, name="this network", marker_color=QUALITATIVE[0], width=min(0.7, 0.12 * len(names)))
+    )
     figure.add_scatter(
         x=names,
         y=means,

@@ -177,22 +177,39 @@ class _Pass:
                 f"Layer {name} of {self.net.name} gives {maxima[row][~maxima[row].isfinite()][0]:.0f} on image "
                 f"{int(self.images[row])}: the weights have diverged or the file is damaged; load another checkpoint."
             )
-        tally.add(
-            maxima, self.images, self.labels, self.sampled, lambda rows, channels: _positions(maps, rows, channels)
-        )
+        tally.add(maxima, self.images, self.labels, self.sampled, _Places(maps))
 
 
-def _positions(maps: Tensor, rows: Tensor, channels: Tensor) -> Tensor:
-    """Flat positions of the maxima (the first, where there are several) of maps ``[rows, channels]``, on the CPU."""
-    cells = maps.shape[2] * maps.shape[3]
-    if cells == 1:
-        return torch.zeros(len(rows), dtype=torch.int64)
-    step = max(1, 2**23 // cells)  # maps copied at once: 32 MB
-    rows, channels = rows.to(maps.device), channels.to(maps.device)
-    parts = [
-        maps[rows[i : i + step], channels[i : i + step]].flatten(1).argmax(1).cpu() for i in range(0, len(rows), step)
-    ]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+class _Places:
+    """Finds the flat positions of the maxima (the first, where there are several) of a few of maps ``[b, c, h, w]``.
+
+    On the CPU by numpy, whose search is several times as fast as torch's; all at once where most are asked for.
+    """
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps
+        self.every: Tensor | None = None
+
+    def __call__(self, rows: Tensor, channels: Tensor) -> Tensor:
+        batch, count, height, width = self.maps.shape
+        cells = height * width
+        if cells == 1 or not len(rows):
+            return torch.zeros(len(rows), dtype=torch.int64)
+        flat = self.maps.reshape(batch * count, cells)
+        wanted = rows * count + channels
+        if self.every is None and 3 * len(wanted) > batch * count:
+            self.every = _first_maxima(flat)
+        if self.every is not None:
+            return self.every[wanted]
+        step = max(1, 2**23 // cells)  # maps copied at once: 32 MB
+        return torch.cat([_first_maxima(flat.index_select(0, part.to(flat.device))) for part in wanted.split(step)])
+
+
+def _first_maxima(rows: Tensor) -> Tensor:
+    """Where the first maximum of each row of ``[n, cells]`` is, on the CPU."""
+    if rows.device.type != "cpu":
+        return rows.argmax(1).cpu()
+    return torch.from_numpy(rows.float().numpy().argmax(1))
 
 
 def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int) -> Iterator[Progress]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from sp_core.trace import Layer, private_copy, run_layers
 # How much larger the larger images are. Multiples of 512 and 3 keep every padding of the real size, also where it
 # depends on the parity of a map (TensorFlow's "SAME").
 GROWTH = (1536, 3072, 6144, 24576)
-BUDGET = 150_000_000  # numbers of all shadows of a pass; a second or so
+BUDGET = 800_000_000  # numbers of all shadows of a pass; a few seconds, which only the deepest DenseNets need
 
 
 @dataclass
@@ -96,22 +96,35 @@ def survey(net: Network, local: bool) -> Survey:
             waiting.append(layer)
         elif layer.name in grids:
             fields[layer.name] = _of_vector(layer, real)
-    for grow in GROWTH:
-        if not waiting:
-            break
+    growths = list(GROWTH)
+    while growths and waiting:
+        grow = growths.pop(0)
         large = _run(net, grow, local, real.ratios)
         if not any(layer.name in large.grids for layer in waiting):
             break  # it takes one image size only, from its first layer on
-        known: dict[tuple[int, int], ReceptiveField | None] = {}  # an activation has the boxes of what it follows
+        known: dict[tuple[int, ...], ReceptiveField | None] = {}  # an activation has the boxes of what it follows
         for layer in waiting:
-            both = id(real.grids[layer.name]), id(large.grids.get(layer.name))
+            both = (id(real.grids[layer.name]), id(large.grids.get(layer.name)), *layer.output_shape)
             if both not in known:
                 known[both] = _of_map(layer, real, large)
-            fields[layer.name] = known[both] or none
-        waiting = [layer for layer in waiting if fields[layer.name] is none]
+            fields[layer.name] = known[both] or fields[layer.name]
+        # A field of more than twice the image looks as if it were the whole of it: a much larger image tells.
+        unsure = [layer for layer in waiting if _is_whole(fields[layer.name]) and not _is_one(layer, large)]
+        waiting = [layer for layer in waiting if fields[layer.name] is none or layer in unsure]
+        if len(unsure) == len(waiting):
+            waiting, growths = (waiting, growths[-1:]) if growths else ([], [])
     for layer in waiting:
         fields[layer.name] = _clipped(layer, real)
     return Survey(fields, grids)
+
+
+def _is_whole(rf: ReceptiveField) -> bool:
+    return rf.status == "whole image" or "see the whole image" in rf.note or "whole image is seen" in rf.note
+
+
+def _is_one(layer: Layer, large: _Pass) -> bool:
+    """Whether the layer has one position only, however large the image: what it sees is the whole."""
+    return layer.name in large.shapes and max(large.shapes[layer.name][1:]) == 1
 
 
 def _of_vector(layer: Layer, real: _Pass) -> ReceptiveField:
@@ -173,9 +186,8 @@ def _clipped(layer: Layer, real: _Pass, why: str = "no larger image could be run
     seen = [axis_law(*_axis(grid, shape, axis), real.extent[axis], clipped=True) for axis in (0, 1)]
     if exact:
         return _combine(laws, seen, grid.notes, set())  # type: ignore[arg-type]
-    if all(bool(law.whole.all()) for law in seen if law is not None):
-        return _combine(seen, seen, grid.notes, set())  # type: ignore[arg-type]
-    return _combine(seen, seen, grid.notes, {f"the size is as the image clips it: {why}"})  # type: ignore[arg-type]
+    found = _combine(seen, seen, grid.notes, {f"the size is as the image clips it: {why}"})  # type: ignore[arg-type]
+    return replace(found, status="partial")  # also where all of this image is seen: of a larger one it may not be
 
 
 def _combine(laws: list[AxisLaw], seen: list[AxisLaw], followed: frozenset[str], notes: set[str]) -> ReceptiveField:
@@ -196,6 +208,8 @@ def _combine(laws: list[AxisLaw], seen: list[AxisLaw], followed: frozenset[str],
         status = _status(followed, "whole image")
         if not bool(whole.all()):
             notes.add(f"{int(whole.sum())} of {channels} channels see the whole image")
+    if any(bool((law.whole & ~whole).any()) for law in laws):
+        notes.add("along one axis the whole image is seen")
     largest = [int(size.argmax()) for size in sizes]
     per_size = list(zip(sizes[0].tolist(), sizes[1].tolist(), strict=True))
     per_start = list(zip(starts[0].tolist(), starts[1].tolist(), strict=True))

@@ -52,7 +52,7 @@ class _Feed:
 
     def __init__(self, recipe: Recipe, size: int, device: torch.device) -> None:
         self.recipe, self.size, self.device = recipe, size, device
-        self.block = max(1, _RENDER_AT_ONCE // recipe.batch)  # steps in a block
+        self.block = min(max(1, _RENDER_AT_ONCE // recipe.batch), recipe.steps)  # steps in a block
         self.first = -1
         self.images, self.labels = torch.empty(0), torch.empty(0)
 

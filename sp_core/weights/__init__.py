@@ -8,7 +8,7 @@
 """
 
 from sp_core.weights.dirac import Dirac, delta, identity_shares
-from sp_core.weights.low_rank import Curve, Factored, Site, available, curve, factor, rebuildable, site
+from sp_core.weights.low_rank import Curve, Factored, Site, available, curve, curves, factor, rebuildable, site
 from sp_core.weights.matrices import Weight, find, weights
 from sp_core.weights.schemes import SCHEMES
 from sp_core.weights.spectra import (
@@ -44,6 +44,7 @@ __all__ = [
     "available",
     "cost",
     "curve",
+    "curves",
     "delta",
     "effect",
     "effective_rank",

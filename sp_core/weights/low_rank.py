@@ -160,6 +160,27 @@ def curve(place: Site, scheme: str) -> Curve:
     )
 
 
+def curves(place: Site) -> list[Curve]:
+    """:func:`curve` for every scheme that the layer can have and whose decomposition is not too large.
+
+    Raises:
+        SpError: none is small enough.
+
+    >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3)), name="one", input_size=(3, 8, 8))
+    >>> [row.scheme for row in curves(site(net, "0"))]
+    ['svd', 'separable', 'basis', 'tucker']
+    """
+    found, refusal = [], None
+    for name in available(place):
+        try:
+            found.append(curve(place, name))
+        except SpError as error:  # too large for this scheme, maybe not for the next
+            refusal = error
+    if not found and refusal is not None:
+        raise refusal
+    return found
+
+
 def _cost(place: Site, stages: list[Stage]) -> tuple[int, int]:
     """Parameters and multiply-accumulates; rows and columns shrink where the stage with that stride is."""
     if len(place.input_shape) != 3:  # a linear layer: one position, or as many as its input has
