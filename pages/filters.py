@@ -5,9 +5,9 @@ from pages.ui import nav
 nav.ensure()
 
 import streamlit as st
-from PIL import Image
 
 import sp_core as sp
+from pages.filter_views import one
 from pages.ui import cache, pick, show
 from pages.ui.sidebar import selection
 from sp_core.figures import filters as figures
@@ -60,9 +60,8 @@ def choose_filter() -> int:
         words = [line(i) for i in order.tolist()]
         return pick.sprite(sheet, key="channel", label="Filter", alt=alt, labels=words, order=order.tolist())
     with st.container(horizontal=True):
-        most = figures.MOST_TILES
-        top = pick.number("First filter", key="rows", top=bank.count - most)
-        left = pick.number("First input channel", key="columns", top=bank.weight.shape[1] - most)
+        top = pick.number("First filter", key="rows", top=bank.count - figures.MOST_ROWS)
+        left = pick.number("First input channel", key="columns", top=bank.weight.shape[1] - figures.MOST_COLUMNS)
     sheet = figures.kernel_sheet(bank, top, left, common=scaling == "layer")
     words = [f"{line(top + i // sheet.columns)}, input {left + i % sheet.columns}" for i in range(sheet.count)]
     return top + pick.sprite(sheet, key="tile", label="Tile", alt=alt, labels=words) // sheet.columns
@@ -91,77 +90,7 @@ with narrow:
     )
     st.caption("A larger dot is a longer filter. Blobs, which have no orientation, and dead filters are left out.")
 
-row = rows[chosen]
-st.subheader(f"Filter {chosen}" + (" (dead)" if row["dead"] else " (weak)" if row["weak"] else ""))
-
-
-def say(name: str, form: str, unit: str = "") -> str:
-    """A number of the chosen filter, or a dash where there is none."""
-    return "–" if row[name] is None else f"{row[name]:{form}}{unit}"
-
-
-def portrait() -> Image.Image:
-    """The chosen filter alone, enlarged by the page."""
-    if bank.view in {"rgb", "grey"}:
-        return Image.fromarray(sp.filters.tiles(bank, scaling, slice(chosen, chosen + 1))[0])
-    return figures.signed(facts.pattern[chosen])
-
-
-def beside(pictures: list[tuple[str, Image.Image]], width: int) -> None:
-    """Pictures in a row, each with its name below."""
-    with st.container(horizontal=True):
-        for name, picture in pictures:
-            show.picture(picture, alt=f"Filter {chosen} of {layer}: {name}", width=width, caption=name)
-
-
-if max(bank.weight.shape[2:]) == 1:
-    st.info("A 1×1 kernel has no pattern in space: it mixes channels. Its matrix is on the page *Weight matrices*.")
-elif bank.view == "lines":
-    show.figure(figures.taps(bank, chosen), alt=f"The weights of filter {chosen}", height=300)
-else:
-    shown = "as it is" if bank.view in {"rgb", "grey"} else "main pattern"
-    limit = float(facts.pattern[chosen].abs().max())
-    beside(
-        [
-            (shown, portrait()),
-            ("Fourier magnitude", figures.spectrum(sp.filters.fourier(bank, chosen))),
-            (f"main pattern ({say('pattern_share', '.0%')} of energy)", figures.signed(facts.pattern[chosen], limit)),
-            (f"best Gabor (R² {say('gabor_r2', '.2f')})", figures.signed(facts.gabor_fit[chosen], limit)),
-        ],
-        width=190,
-    )
-    if bank.view == "rgb":
-        beside(figures.channels(bank, chosen), width=120)
-
-columns = st.columns(4)
-columns[0].metric(
-    "Orientation", say("orientation", ".0f", "°"), say("gabor_orientation", ".0f", "° Gabor"), "off", delta_arrow="off"
-)
-columns[1].metric(
-    "Frequency", say("frequency", ".3f", " c/px"), say("bandwidth", ".1f", " octaves wide"), "off", delta_arrow="off"
-)
-columns[2].metric("Colourfulness", say("colourfulness", ".2f"), f"norm {row['norm']:.3g}", "off", delta_arrow="off")
-separable = "–" if row["rank1"] is None else "separable" if row["rank1"] > 0.95 else "not separable"
-columns[3].metric("Rank-1 energy", say("rank1", ".2f"), separable, "off", delta_arrow="off")
-st.caption(
-    f"Gabor: frequency {say('gabor_frequency', '.3f')} cycles a pixel, phase {say('gabor_phase', '.0f', '°')}, "
-    f"σ {say('gabor_sigma_across', '.1f')} across and {say('gabor_sigma_along', '.1f')} pixels along the stripes."
-)
-
-if bank.view != "lines":
-    st.subheader("Its response to the picture")
-    response = cache.answer(
-        "filter-response", (*here.key, layer, chosen), lambda: sp.filters.response(here.net, layer, chosen, here.seen)
-    )
-    beside(
-        [
-            ("what the network sees", here.crop),
-            (f"response, −{response.abs().max():.3g} to +{response.abs().max():.3g}", figures.signed(response)),
-            ("response over the picture", figures.overlay(here.crop, response)),
-        ],
-        width=280,
-    )
-
+one.draw(here, bank, facts, chosen, scaling)
 show.explain(
     "What you are looking at",
     "Each tile is one filter: the weights by which the layer multiplies every patch of its input. A filter answers "

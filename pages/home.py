@@ -26,14 +26,14 @@ left, right = st.columns([2, 3], gap="large")
 with left:
     st.subheader("What the network sees")
     show.picture(here.crop, alt=f"The crop of {here.image_name} that {net.name} is fed with", width=320)
-    st.caption(f"{here.image_name}, resized and cropped to {net.input_size[2]}×{net.input_size[1]} pixels.")
+    st.caption(f"{here.image_name}: resized and cropped to {net.input_size[2]}×{net.input_size[1]} pixels.")
 with right:
     st.subheader("What it says")
     if net.class_count:
         rows = cache.answer("predictions", here.key, predictions)
         from sp_core.figures.bars import probabilities
 
-        show.figure(probabilities(rows), alt=", ".join(f"{name} {chance:.0%}" for name, chance in rows), height=280)
+        show.figure(probabilities(rows), alt=", ".join(f"{name} {chance:.0%}" for name, chance in rows), height=300)
     else:
         st.info("This network does not end in a vector of class scores.")
     counts = cache.answer("complexity", (net.fingerprint, net.input_size), lambda: sp.complexity(net))

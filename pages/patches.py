@@ -20,7 +20,7 @@ show.title(
 )
 SMALL = max(net.input_size[1:]) <= 96
 ROWS, SIZE = (16, 64) if SMALL else (6, 96)  # channels a sheet, and the longest side of a tile in pixels
-WHICH = {"best": "strongest", "worst": "weakest", "random": "at random, strong to weak"}
+WHICH = {"best": "strongest", "worst": "weakest", "random": "randomly sampled"}
 MOST = 9  # patches a channel
 
 source, index = indexing.choose(here)
@@ -33,7 +33,13 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
     start_at = index.layers.index(indexing.default_layer(net, index))
     layer = st.selectbox("Layer", index.layers, index=start_at, key="layer", bind="query-params", width=260)
     which = st.segmented_control(
-        "Patches", list(WHICH), format_func=WHICH.get, default="best", key="which", bind="query-params", required=True
+        "Patches",
+        list(WHICH),  # the words themselves: they stand in the address bar
+        default="best",
+        key="which",
+        bind="query-params",
+        required=True,
+        help="Random: evenly spaced, strong to weak, through a random sample of the images.",
     )
     guided = st.toggle("Guided backprop of the same patches", key="guided", bind="query-params")
 count = index.channels(layer)

@@ -3,7 +3,7 @@
 >>> import sp_core as sp
 >>> net = sp.load("bundled:textures-alexnet")
 >>> net.layers[0].name, net.layers[0].output_shape
-('features.0', (64, 28, 28))
+('features.0', (64, 29, 29))
 
 Everything public is a name of this package, imported when it is first used: training on a bare GPU machine must not
 need plotly, and ``import sp_core`` must be quick.

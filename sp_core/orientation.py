@@ -55,7 +55,7 @@ def spectral_peaks(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Orientation, frequency and bandwidth ``[n]`` of the highest peak of the spectra of filters ``[n, in, h, w]``.
 
     Orientation is in degrees, [0, 180), as :mod:`sp_core.gabor` defines it, NaN for a blob (a peak below half a cycle
-    across the kernel) and for filters of height 1. Frequency is in cycles a pixel, NaN for a filter of zeros and for 1×1.
+    across the kernel) and for filters of height 1. Frequency is in cycles a pixel, NaN for zeros and 1×1.
     Bandwidth is in octaves at half amplitude; NaN when the amplitude does not fall to half on both sides.
 
     The power is sampled every 2.5° and every 1/96 cycle a pixel; the peak is then refined by a parabola through its

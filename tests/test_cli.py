@@ -61,7 +61,8 @@ def test_every_verb_answers_in_one_json_object_and_for_people(capsys, photo, tmp
     assert status == 0
     assert isinstance(json.loads(out), dict)
     if "--out" in arguments:
-        assert Image.open(arguments[arguments.index("--out") + 1]).size > (8, 8)
+        with Image.open(arguments[arguments.index("--out") + 1]) as picture:
+            assert min(picture.size) > 8
     status, out, _ = run(capsys, *arguments)
     assert status == 0 and out.strip()
 

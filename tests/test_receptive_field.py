@@ -341,6 +341,12 @@ def test_enlarged_maps_say_that_they_are_uneven():
     assert [box.x0 for box in boxes] == [0, 0, 1, 1]
 
 
+def test_a_field_of_more_than_twice_the_larger_image_is_not_taken_for_the_whole():
+    module = nn.Sequential(*[nn.Conv2d(1, 1, 301, padding=150) for _ in range(12)])
+    rf = receptive_fields(Network(module, input_size=(1, 32, 32)))["11"]
+    assert (rf.size, rf.stride, rf.start, rf.status) == (3601, 1, -1800, "complete")
+
+
 def test_a_branch_that_sees_everything_is_told_apart_by_channel():
     class Pyramid(nn.Module):
         def __init__(self):

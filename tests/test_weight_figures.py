@@ -36,7 +36,7 @@ def test_sheet_follows_the_order():
 def test_kernel_sheet_is_out_by_in_and_signed_on_one_scale():
     weight = torch.randn(70, 5, 3, 3)
     sheet = filter_figures.kernel_sheet(_bank(weight, "tiles"), first_out=6, first_in=1)
-    assert (sheet.columns, sheet.count) == (4, 64 * 4)
+    assert (sheet.columns, sheet.count) == (4, 24 * 4)
     expected = diverging(weight[6 + 2, 1 + 3].numpy(), float(weight.abs().max()))
     assert np.array_equal(np.asarray(sheet.cut(2 * 4 + 3)), expected)
 

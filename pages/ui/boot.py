@@ -20,8 +20,14 @@ def warm_up() -> bool:
     import torch
     import torchvision  # noqa: F401 - imported here so that no page pays for it
 
-    weight = torch.randn(4, 3, 3, 3, requires_grad=True)
-    torch.nn.functional.conv2d(torch.randn(1, 3, 8, 8), weight).sum().backward()
+    from sp_core.network import Network, predict
+
+    # The first forward on the meta device, and the first backward, import a good part of torch.
+    net = Network(torch.nn.Conv2d(3, 4, 3), input_size=(3, 8, 8))
+    assert net.layers == ()
+    images = torch.rand(1, 3, 8, 8, requires_grad=True)
+    torch.autograd.grad(net.module(images).sum(), images)
+    assert predict(net, images.detach()).shape == (1, 4, 6, 6)
     plotly.graph_objects.Figure(plotly.graph_objects.Scatter(y=[1.0])).to_json()
     assert captum.attr is not None and plotly.io is not None  # the imports are the point
     gc.collect()

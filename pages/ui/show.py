@@ -89,7 +89,7 @@ def picture(image: Image.Image, alt: str, width: int | str | None = None, captio
 def figure(plot: Any, alt: str, key: str | None = None, height: int | None = None) -> None:
     """Show a plotly figure on a transparent ground, in letters that a projector can carry."""
     plot.update_layout(
-        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_size=14, margin={"t": 40, "r": 16}
+        paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font_size=14, margin={"t": 40, "r": 28}
     )
     plot.update_xaxes(tickfont_size=14, title_font_size=14)
     plot.update_yaxes(tickfont_size=14, title_font_size=14)

@@ -91,8 +91,8 @@ def _rank(top: int, default: int) -> int:
     kept = st.session_state.get("rank")
     if kept is not None:
         st.session_state["rank"] = min(max(int(kept), 1), top)
-        return st.slider("Rank", 1, top, key="rank", bind="query-params", width=320)
-    return st.slider("Rank", 1, top, value=default, key="rank", bind="query-params", width=320)
+        return st.slider("Rank", 1, top, key="rank", bind="query-params", width=240)
+    return st.slider("Rank", 1, top, value=default, key="rank", bind="query-params", width=240)
 
 
 def _pictures(here: Selection, place: sp.weights.Site, row: sp.weights.Factored) -> None:

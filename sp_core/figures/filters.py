@@ -14,7 +14,7 @@ from sp_core.figures.colour import QUALITATIVE, SEQUENTIAL, diverging, scale, se
 from sp_core.figures.sprite import Sprite, make_sprite
 from sp_core.filters import FilterBank, FilterFacts, opponent, tiles
 
-MOST_TILES = 64  # rows and columns of [out, in] tiles on one sheet
+MOST_ROWS, MOST_COLUMNS = 24, 64  # of [out, in] tiles on one sheet
 
 
 def sheet(filters: FilterBank, scaling: str = "filter", order: Tensor | None = None) -> Sprite:
@@ -29,7 +29,7 @@ def sheet(filters: FilterBank, scaling: str = "filter", order: Tensor | None = N
 
 
 def kernel_sheet(filters: FilterBank, first_out: int = 0, first_in: int = 0, common: bool = True) -> Sprite:
-    """A deeper layer as ``[out, in]`` tiles: one row a filter, one column an input channel, at most 64 × 64 of them.
+    """A deeper layer as ``[out, in]`` tiles: one row a filter, one column an input channel, at most 24 × 64 of them.
 
     Signed: near white is zero, blue negative, red positive; on one scale for the whole layer when ``common``, else
     each filter has its own. A kernel of a deeper layer has no RGB meaning.
@@ -39,7 +39,7 @@ def kernel_sheet(filters: FilterBank, first_out: int = 0, first_in: int = 0, com
     6
     """
     weight = filters.weight.numpy()
-    part = weight[first_out : first_out + MOST_TILES, first_in : first_in + MOST_TILES]
+    part = weight[first_out : first_out + MOST_ROWS, first_in : first_in + MOST_COLUMNS]
     colours = diverging(part, float(np.abs(weight).max())) if common else np.stack([diverging(one) for one in part])
     return make_sprite(colours.reshape(-1, *colours.shape[2:]), columns=part.shape[1])
 

@@ -111,8 +111,10 @@ def survey(net: Network, local: bool) -> Survey:
         # A field of more than twice the image looks as if it were the whole of it: a much larger image tells.
         unsure = [layer for layer in waiting if _is_whole(fields[layer.name]) and not _is_one(layer, large)]
         waiting = [layer for layer in waiting if fields[layer.name] is none or layer in unsure]
-        if len(unsure) == len(waiting):
-            waiting, growths = (waiting, growths[-1:]) if growths else ([], [])
+        if not growths:
+            waiting = [layer for layer in waiting if layer not in unsure or layer.name not in large.grids]
+        elif len(unsure) == len(waiting):
+            growths = growths[-1:]
     for layer in waiting:
         fields[layer.name] = _clipped(layer, real)
     return Survey(fields, grids)

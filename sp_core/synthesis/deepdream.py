@@ -75,10 +75,10 @@ def dream(
         SpError: at the call, what is asked for does not exist or does not run at this size; at the end, the gradient
             was zero throughout, so that the picture was not changed.
 
-    >>> net = sp.load("zoo:lenet")
-    >>> *_, last = sp.dream(net, torch.rand(1, 40, 60), sp.DreamSettings(steps=2))
+    >>> net = sp.load("bundled:textures-vgg")
+    >>> *_, last = sp.dream(net, torch.rand(3, 40, 60), sp.DreamSettings(steps=2))
     >>> last.image.shape
-    torch.Size([1, 40, 60])
+    torch.Size([3, 40, 60])
     """
     settings = settings or DreamSettings()
     picture, notes = _limited(_tensor(net, image), settings.max_pixels)

@@ -88,10 +88,10 @@ def ascend(
 
     Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017; Erhan et al. 2009; Simonyan et al. 2013.
 
-    >>> net = sp.load("zoo:lenet")
+    >>> net = sp.load("bundled:textures-vgg")
     >>> *_, last = sp.ascend(net, 3, sp.AscentSettings(steps=4))
     >>> last.images.shape
-    torch.Size([1, 1, 28, 28])
+    torch.Size([1, 3, 64, 64])
     """
     settings = settings or AscentSettings()
     if start is not None:

@@ -22,8 +22,8 @@ class AscentSettings:
         learning_rate: of Adam, in units of the parametrisation, 0.0001 to 10; None is its usual one (0.05; maco 0.2).
         parametrisation: "fourier", "pixel" or "maco" (see :mod:`sp_core.synthesis.parameterizations`).
         sign: 1 raises the unit, -1 lowers it (a unit that ends in a ReLU is then followed to before the ReLU).
-        seed: of the first noise and of the transforms, 0 to 2**63 - 1. The same seed on the same device gives the same
-            picture, bit for bit.
+        seed: of the first noise and of the transforms, 0 to 2**63 - 1. The same seed on a CPU gives the same picture,
+            bit for bit; on a GPU the resampling's gradient adds in no fixed order, and rounding differs.
         size: the shorter side of the picture in pixels, 8 to 512; None is what the unit can see, with a margin, at
             most the network's own input.
         transforms: strength of the random shift, zoom and turn, 0 (none) to 4; 1 is the usual (see
