@@ -9,7 +9,8 @@ from typing import Any
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import attributions, cache, show, target
+from pages.backprop_views import attributions, target
+from pages.ui import cache, show
 from pages.ui.sidebar import selection
 from sp_core.figures import maps
 from sp_core.figures.bars import probabilities
@@ -107,7 +108,7 @@ with right:
     )
     show.provenance(here, target=first.targets[0], scale={"one": "common", "own": "own"}[shared])
     code = (
-        f"import sp_core as sp\n\nnet = sp.load({here.source!r})\n"
+        f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
         "image = net.view(sp.open_image('picture.png'))[None]\n"
         f"signal = sp.backprop(net, image, {goal!r}, rule='guided')  # [1, c, h, w]"
     )

@@ -110,6 +110,6 @@ show.downloads(
     picture=None if bank.view in {"tiles", "lines"} else lambda: figures.sheet(bank, scaling, order).image,
     numbers={"weight": bank.weight.numpy(), "pattern": facts.pattern.numpy(), "gabor": facts.gabor_fit.numpy()},
     table=rows,
-    code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nbank = sp.filters.bank(net, "{layer}")\n'
+    code=f'import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nbank = sp.filters.bank(net, "{layer}")\n'
     f'facts = sp.filters.facts(bank)\nprint(facts.rows()[{chosen}])\nsp.figures.filters.sheet(bank, "{scaling}")',
 )

@@ -7,7 +7,8 @@ nav.ensure()
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import cache, data, indexing, pick, show
+from pages.patch_views import data, indexing
+from pages.ui import cache, pick, show
 from pages.ui.sidebar import selection
 from sp_core.figures import patches as figures
 from sp_core.patches import table
@@ -106,7 +107,7 @@ show.downloads(
     f"patches-{layer}-{channels[0]}",
     picture=sheet.image,
     table=[line for row in rows for line in table(row, index.classes)],
-    code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\n'
+    code=f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
     f'images = sp.datasets.open("{source}", count={index.total})\n'
     f'for record in sp.build_patch_index(net, images, "index"):\n    print(record.done, record.total)\n'
     f'index = sp.PatchIndex("index")\nfor patch in index.patches("{layer}:{chosen}", "{which}"):\n    print(patch)',

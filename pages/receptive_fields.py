@@ -83,7 +83,7 @@ show.downloads(
     f"receptive-fields-{net.name}",
     picture=lambda: figures.still(here.crop, steps),
     table=table,
-    code=f"import sp_core as sp\n\nnet = sp.load({here.source!r})\nfor name, field in "
+    code=f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nfor name, field in "
     f"sp.receptive_fields(net, gates={gates!r}).items():\n    print(name, field.size, field.stride, field.start)",
 )
 

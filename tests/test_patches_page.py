@@ -58,7 +58,7 @@ def test_it_builds_an_index_and_answers_from_it():
 
 @pytest.mark.parametrize("source", ["folder:../home", "folder:/etc", "folder:none", "zip:0123", "folder:", "what"])
 def test_only_what_the_owner_shares_can_be_opened(source):
-    from pages.ui import data
+    from pages.patch_views import data
 
     with pytest.raises(sp.SpError, match="is not a data set of this server"):
         data.dataset(source)

@@ -1,1 +1,1 @@
-"""Parts of the page on filters."""
+"""The parts of the page on filters."""

@@ -6,6 +6,7 @@ import numpy as np
 import streamlit as st
 
 import sp_core as sp
+from pages.synthesis_views import real
 from pages.synthesis_views.choice import choose, choose_layer, is_small
 from pages.ui import live, pick, show
 from pages.ui.sidebar import Selection
@@ -48,7 +49,7 @@ def draw(here: Selection) -> None:
     else:
         for message in filter(None, last.messages):
             st.warning(message)
-        results(here, last, settings)
+        results(here, last, goals, settings)
         show.provenance(here, units=", ".join(goals), steps=last.step, seed=settings.seed, colours=colours)
         downloads(here, last, goals, settings, colours)
     show.explain("What you are looking at", TEXT, SOURCE)
@@ -107,7 +108,7 @@ def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
     return sp.AscentSettings(steps, None, made, 1 if sign == "high" else -1, seed, **more), colours
 
 
-def results(here: Selection, last: sp.synthesis.AscentStep, settings: sp.AscentSettings) -> None:
+def results(here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings) -> None:
     """The pictures, one of them enlarged, what they reached, and how; a single one is not shown twice."""
     sprite = sheet(last.images, columns(len(last.names)))
     left, right = st.columns([3, 2], gap="large")
@@ -129,14 +130,15 @@ def results(here: Selection, last: sp.synthesis.AscentStep, settings: sp.AscentS
             strongest.metric(word, f"{float(last.peak[index]):.4g}")
         if not last.last:
             st.caption("Stopped before the end: measured on the shifted, zoomed and turned pictures.")
-        # The best real patch of the same unit, and the percentile of `last.peak[index]` on real data, belong here.
+        if last.peak is not None:
+            real.beside(here, goals[index // settings.copies], float(last.peak[index]), side=192)
 
 
 def downloads(
     here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings, colours: str
 ) -> None:
     """The sheet, the pictures as numbers, and the Python that makes them again."""
-    code = f"import sp_core as sp\n\nnet = sp.load({here.source!r})\nsettings = sp.{settings!r}\n"
+    code = f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nsettings = sp.{settings!r}\n"
     given = ""
     if colours == "textures":
         side = min(64, *here.net.input_size[1:])

@@ -6,6 +6,7 @@ million objects and holds the interpreter for 0.3 s. Frozen objects are not walk
 
 from __future__ import annotations
 
+import atexit
 import gc
 
 import streamlit as st
@@ -32,4 +33,5 @@ def warm_up() -> bool:
     assert captum.attr is not None and plotly.io is not None  # the imports are the point
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)  # or libraries report what is frozen as leaked when the server ends
     return True

@@ -42,7 +42,7 @@ def build() -> Any:
                 ROOT / "pages" / file,
                 title=f"{icon} {title}",  # an `icon=` would also become the tab's icon, fetched from the web
                 help=help_text,
-                url_path=None if file == "home.py" else Path(file).stem.replace("_", "-"),
+                url_path=None if file == "home.py" else Path(file).stem,
                 default=file == "home.py",
             )
             for file, title, icon, help_text in rows

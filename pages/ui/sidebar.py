@@ -57,6 +57,14 @@ class Selection:
         return self.net.crop(self.image)
 
     @property
+    def loads_as(self) -> str:
+        """What ``sp.load`` takes to load this network elsewhere: the source, or the file's own name."""
+        kind, _, name = self.source.partition(":")
+        if kind == "file":
+            return _uploads().get(name, {}).get("name", name)
+        return f"./{name}" if kind == "path" else self.source
+
+    @property
     def key(self) -> tuple[str, str]:
         """Fingerprint of the weights and content hash of the picture: for the key of a cached answer."""
         return self.net.fingerprint, self.image_key

@@ -79,7 +79,7 @@ def _downloads(here: Selection, row: sp.weights.Factored, curve: sp.weights.Curv
         f"low-rank-{row.layer}-{row.scheme}-{row.rank}",
         numbers={"weight": row.weight.numpy(), **{f"part{i}": part.numpy() for i, part in enumerate(row.kernels)}},
         table=[{"rank": i + 1, "error": e, "parameters": p, "macs": m} for i, (e, p, m) in enumerate(lost)],
-        code=f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nplace = sp.weights.site(net, "{row.layer}")\n'
+        code=f'import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nplace = sp.weights.site(net, "{row.layer}")\n'
         f'row = sp.weights.factor(place, "{row.scheme}", {row.rank})\nprint(row.error, row.layers)',
     )
 

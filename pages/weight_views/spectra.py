@@ -37,9 +37,8 @@ def draw(here: Selection) -> None:
         "Roy and Vetterli 2007 (effective rank); Marchenko and Pastur 1967; Dumitriu and Edelman 2002 (drawn spectra)",
     )
     show.provenance(here, layer=layer, random_seed=0)
-    code = (
-        f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nprint(sp.singular_values(net)["{rows[index].name}"])'
-    )
+    code = f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
+    code += f"print(sp.singular_values(net)[{rows[index].name!r}])"
     show.downloads("spectra", numbers={row.name: row.values.numpy() for row in rows}, table=table, code=code)
 
 

@@ -47,7 +47,7 @@ def draw(here: Selection) -> None:
         show.figure(figures.identity_bars(identity), alt="Share of the identity in each convolution", height=320)
     show.explain("What you are looking at", SYMMETRY, SYMMETRY_SOURCES)
     show.provenance(here, symmetry=kind)
-    code = f'import sp_core as sp\n\nnet = sp.load("{here.source}")\nprint(sp.weights.symmetries(here.net))'
+    code = f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nprint(sp.weights.symmetries(net))"
     show.downloads("symmetry", table=figures.records(rows), code=code)
 
 

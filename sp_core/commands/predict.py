@@ -12,7 +12,8 @@ from sp_core.errors import SpError
 def arguments(parser: argparse.ArgumentParser) -> None:
     """``SOURCE``, images, ``--top`` and ``--class``."""
     options.add_source(parser)
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
+    parser.add_argument("--image", action="append", default=[], metavar="FILE", help="another image file")
     parser.add_argument("--top", type=int, default=5, help="how many classes to list (default 5)")
     parser.add_argument(
         "--class",
@@ -35,9 +36,12 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     net = options.load(args)
     if net.class_count == 0:
         raise SpError(f"{net.name} has no class scores: its output is not a vector of logits.")
+    paths = [*args.images, *args.image]
+    if not paths:
+        raise SpError("There is no image to look at; name one or more image files.")
     asked = [net.check_class(index) for index in args.classes]
     answer: list[dict[str, Any]] = []
-    for path in args.images:  # one at a time: any number of images in the memory of one
+    for path in paths:  # one at a time: any number of images in the memory of one
         scores = predict(net, net.view(open_image(path))[None])[0].float().cpu()
         if not bool(scores.isfinite().all()):
             raise SpError(

@@ -24,6 +24,7 @@ def probabilities(rows: Sequence[tuple[str, float]]) -> Any:
         orientation="h",
         text=[f"{value:.1%}" for value in values],
         textposition="auto",
+        constraintext="none",  # letters keep their size
         marker_color=QUALITATIVE[0],
         hovertext=[name for name, _ in rows],
         hoverinfo="text+x",

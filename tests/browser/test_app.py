@@ -19,7 +19,7 @@ PAGES = {
     "patches": "Maximally activating patches",
     "backprop": "backprop",
     "synthesis": "Gradient ascent",
-    "receptive-fields": "Receptive",
+    "receptive_fields": "Receptive",
     "weights": "Weight matrices",
 }
 

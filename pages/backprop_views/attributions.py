@@ -132,7 +132,7 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
     st.caption(f"Source: {SOURCES[found.method]}")
     settings = "".join(f", {key}={value!r}" for key, value in found.settings)
     code = (
-        f"import sp_core as sp\n\nnet = sp.load({here.source!r})\n"
+        f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
         "image = net.view(sp.open_image('picture.png'))[None]\n"
         f"answer = sp.attribute(net, image, {goal!r}, {found.method!r}{settings})"
     )

@@ -9,7 +9,8 @@ import streamlit as st
 from PIL import Image
 
 import sp_core as sp
-from pages.ui import data, live, nav
+from pages.patch_views import data
+from pages.ui import live, nav
 from sp_core.figures import patches as figures
 from sp_core.patches import PatchIndex, cache_folder
 
