@@ -78,7 +78,7 @@ for column, rule in zip(columns[1:], signals, strict=False):
 for note in dict.fromkeys(note for answer in found.values() for note in answer.notes):
     st.info(note, icon=":material/info:")
 
-left, right = st.columns([2, 5], gap="large")
+left, right = st.columns([2, 3], gap="large")
 with left:
     if classes:
         rows = [(net.class_name(index), chance) for index, chance in classes]

@@ -45,7 +45,7 @@ def section(here: Selection, goal: str, view: str) -> None:
     if found is None:
         st.caption("Press Run: this method sends many variants of the image through the network.")
         return
-    left, right = st.columns([1, 3], gap="large")
+    left, right = st.columns([2, 3], gap="large")
     with left:
         _map(here, goal, found, view)
     with right:

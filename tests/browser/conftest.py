@@ -73,6 +73,8 @@ class Visitor:
         self.page.wait_for_selector("[data-testid=stApp]", timeout=timeout)
         quiet = "[data-testid=stApp][data-test-script-state=notRunning]"
         self.page.wait_for_selector(quiet, timeout=timeout)
+        # Opened by a link, a page first runs without its frame, and starts over; only then is there something to see.
+        self.page.wait_for_selector("[data-testid=stMain] :is(h1, [data-testid=stAlert])", timeout=timeout)
         self.page.wait_for_timeout(500)
         self.page.wait_for_selector(quiet, timeout=timeout)
 

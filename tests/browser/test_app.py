@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 from PIL import Image
+from playwright.sync_api import expect
 from server import serving
 
 import sp_core as sp
@@ -41,7 +42,7 @@ def test_a_deep_link_on_a_fresh_server_opens_the_whole_app(visitor):
         person.check()
         assert "textures-vgg" in person.page.locator("[data-testid=stSidebar]").inner_text()
         assert "Weight matrices" in person.page.locator("[data-testid=stSidebarNav]").inner_text()
-        assert person.page.get_by_label("Filter").first.input_value() == "3"
+        expect(person.page.get_by_role("spinbutton", name="Filter", exact=True)).to_have_value("3")
 
 
 def test_the_sheet_is_picked_by_mouse_and_by_keyboard_and_the_link_follows(visitor, address):
@@ -61,7 +62,7 @@ def test_the_sheet_is_picked_by_mouse_and_by_keyboard_and_the_link_follows(visit
     person.check()
     other = visitor()
     other.open(person.page.url)
-    assert other.page.get_by_label("Filter").first.input_value() == str(by_mouse - 1)
+    expect(other.page.get_by_role("spinbutton", name="Filter", exact=True)).to_have_value(str(by_mouse - 1))
 
 
 def test_uploads_are_shown_and_their_link_says_what_is_missing(visitor, address, tmp_path):
