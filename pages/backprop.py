@@ -68,7 +68,7 @@ if part and st.toggle("Zoom to where the signal arrives", True, key="zoom", bind
     st.caption(f"Rows {part[1]} to {part[3] - 1}, columns {part[0]} to {part[2] - 1} of the image.")
 columns = st.columns(4)
 with columns[0]:
-    st.markdown("**What the network sees**")
+    st.markdown("**The image**")
     show.picture(pictures["seen"], alt=f"The crop of {here.image_name} that {net.name} is fed with", width="100%")
 for column, rule in zip(columns[1:], signals, strict=False):
     with column:

@@ -86,9 +86,12 @@ with narrow:
     show.figure(
         figures.orientation_and_frequency(facts, chosen),
         alt=f"Orientation and spatial frequency of the filters of {layer}; filter {chosen} is marked",
-        height=340,
+        height=360,
     )
-    st.caption("A larger dot is a longer filter. Blobs, which have no orientation, and dead filters are left out.")
+    st.caption(
+        "Colour is colourfulness; a larger dot is a longer filter. "
+        "Blobs, which have no orientation, and dead filters are left out."
+    )
 
 one.draw(here, bank, facts, chosen, scaling)
 show.explain(

@@ -41,9 +41,9 @@ def _pictures(bank: sp.filters.FilterBank, facts: sp.filters.FilterFacts, chosen
     if coloured:
         alone = sp.filters.tiles(bank, scaling, slice(chosen, chosen + 1))[0]
         pictures.insert(0, ("the filter", Image.fromarray(alone)))
-    _beside(pictures, f"Filter {chosen} of {bank.layer}", width=190)
+    _beside(pictures, f"Filter {chosen} of {bank.layer}")
     if bank.view == "rgb":
-        _beside(figures.channels(bank, chosen), f"Filter {chosen} of {bank.layer}", width=120)
+        _beside(figures.channels(bank, chosen), f"Filter {chosen} of {bank.layer}")
 
 
 def _numbers(row: dict[str, float | int | bool | None]) -> None:
@@ -52,7 +52,7 @@ def _numbers(row: dict[str, float | int | bool | None]) -> None:
     separable = "–" if rank1 is None else "separable" if rank1 > 0.95 else "not separable"
     cells = (
         ("Orientation", _say(row, "orientation", ".0f", "°"), _say(row, "gabor_orientation", ".0f", "° Gabor")),
-        ("Frequency", _say(row, "frequency", ".3f", " c/px"), _say(row, "bandwidth", ".1f", " octaves wide")),
+        ("Cycles a pixel", _say(row, "frequency", ".3f"), _say(row, "bandwidth", ".1f", " octaves wide")),
         ("Colourfulness", _say(row, "colourfulness", ".2f"), _say(row, "norm", ".3g", " norm")),
         ("Rank-1 energy", _say(row, "rank1", ".2f"), separable),
     )
@@ -77,14 +77,14 @@ def _response(here: Selection, layer: str, chosen: int) -> None:
         (f"response, −{top} to +{top}", figures.signed(response)),
         ("response over the picture", figures.overlay(here.crop, response)),
     ]
-    _beside(pictures, f"Filter {chosen} of {layer}", width=280)
+    _beside(pictures, f"Filter {chosen} of {layer}")
 
 
-def _beside(pictures: list[tuple[str, Image.Image]], what: str, width: int) -> None:
-    """Pictures in a row, each with its name below."""
-    with st.container(horizontal=True):
-        for name, picture in pictures:
-            show.picture(picture, alt=f"{what}: {name}", width=width, caption=name)
+def _beside(pictures: list[tuple[str, Image.Image]], what: str) -> None:
+    """Pictures in a row that fills the page, each with its name below."""
+    for column, (name, picture) in zip(st.columns(len(pictures)), pictures, strict=True):
+        with column:
+            show.picture(picture, alt=f"{what}: {name}", width="100%", caption=name)
 
 
 def _say(row: dict[str, float | int | bool | None], name: str, form: str, unit: str = "") -> str:

@@ -41,11 +41,11 @@ def draw(here: Selection) -> None:
         draw=lambda step: sheet(step.images, columns(len(step.names))).image,
         text=lambda step: f"step {step.step} of {step.steps}, activation {float(step.activation.mean()):.3g}",
         alt="The pictures so far",
-        start=is_small(here.net),
+        start=True,
         width=720,
     )
     if last is None:
-        st.info("Press Run and watch the picture grow; a step of this network takes a moment.")
+        st.info("Stopped before the first step; press Run and watch the picture grow.")
     else:
         for message in filter(None, last.messages):
             st.warning(message)
@@ -85,7 +85,8 @@ def choose_goals(net: sp.Network) -> list[str]:
             y = pick.number("Row", key="y", top=shape[1] - 1, default=shape[1] // 2)
             x = pick.number("Column", key="x", top=shape[2] - 1, default=shape[2] // 2)
             return [f"{layer}:{first}@{y},{x}"]
-        count = st.slider("How many, from this one on", 1, 16, 4, key="count", bind="query-params", width=220)
+        few = 4 if is_small(net) else 1  # a first picture in seconds, also of a large network
+        count = st.slider("How many, from this one on", 1, 16, few, key="count", bind="query-params", width=220)
     numbers = range(first, min(first + count, top + 1))
     return [str(number) if kind == "class" else f"{layer}:{number}" for number in numbers]
 

@@ -28,5 +28,5 @@ def choose_layer(net: sp.Network, names: Sequence[str], key: str) -> str:
 
 
 def is_small(net: sp.Network) -> bool:
-    """Whether a first picture takes about a second, so that it is made without being asked for."""
+    """Whether several pictures take about a second."""
     return max(net.input_size[1:]) <= 96

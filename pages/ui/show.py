@@ -19,7 +19,7 @@ from sp_core.errors import SpError
 
 STYLE = """
 <style>
-.stMainBlockContainer { padding-top: 3.2rem; }
+.stMainBlockContainer { padding: 3.2rem 2.5rem 4rem 2.5rem; max-width: 1500px; }
 img.sp-pixels { image-rendering: pixelated; display: block; max-width: 100%; }
 img.sp-smooth { display: block; max-width: 100%; }
 .sp-lead { font-size: 1.1rem; max-width: 62rem; margin: -0.4rem 0 0.6rem 0; opacity: 0.85; }

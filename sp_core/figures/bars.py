@@ -31,7 +31,7 @@ def probabilities(rows: Sequence[tuple[str, float]]) -> Any:
     )
     figure = go.Figure(bars)
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=names, autorange="reversed", ticksuffix=" ")
-    figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.25, 0.5, 0.75, 1], tickformat=".0%", title="probability")
+    figure.update_xaxes(range=[0, 1.02], tickvals=[0, 0.5, 1], tickangle=0, tickformat=".0%", title="probability")
     figure.update_traces(textfont_size=14)
     figure.update_layout(showlegend=False, bargap=0.3)
     return figure
