@@ -85,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    for note in getattr(args, "notes", ()):
+        print(f"note: {note}", file=sys.stderr)
     text = answer.pop("text", None)
     if args.json:
         print(json.dumps(_plain(answer), ensure_ascii=False, allow_nan=False))

@@ -47,6 +47,11 @@ def open_image(source: str | Path | bytes, background: tuple[int, int, int] = BA
             return _decode(name, data, background)
     except SpError:
         raise
+    except Image.DecompressionBombError as error:
+        raise SpError(
+            f"{name} is far larger than the {MAX_PIXELS // 10**6} megapixels that are decoded at most; "
+            "make it smaller and try again."
+        ) from error
     except MemoryError as error:
         raise SpError(f"{name} needs more memory than there is; make it smaller and try again.") from error
     except Exception as error:  # Pillow raises TypeError, IndexError, SyntaxError … on broken files

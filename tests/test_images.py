@@ -94,7 +94,7 @@ def test_sizes_are_checked_before_a_pixel_is_decoded():
 
     header[29:33] = struct.pack(">I", zlib.crc32(header[12:29]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(SpError, match=r"is 50000×50000 = 2500 megapixels; at most 40 are decoded|cannot be read"):
+    with pytest.raises(SpError, match=r"far larger than the 40 megapixels that are decoded at most"):
         open_image(bytes(header))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 

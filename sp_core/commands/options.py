@@ -26,12 +26,11 @@ def add_source(parser: argparse.ArgumentParser) -> None:
 
 
 def load(args: argparse.Namespace) -> Network:
-    """The network that ``SOURCE`` names; its warnings go to standard error."""
+    """The network that ``SOURCE`` names; its warnings are printed when the verb has succeeded."""
     from sp_core.checkpoints import load as load_source
 
     net = load_source(args.source, device=args.device)
-    for warning in net.warnings:
-        print(f"note: {warning}", file=sys.stderr)
+    args.notes = net.warnings  # a mistake is one line on standard error, so notes wait for the end
     return net
 
 
