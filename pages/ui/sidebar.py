@@ -153,7 +153,8 @@ def load_network(source: str) -> Any:
                 "Upload the file in the sidebar under “Use your own” to see the same view."
             )
         data = st.session_state["upload-network"].getvalue()
-        return cache.network(source, lambda: checkpoints.load_bytes(data, row["name"]))
+        # The name is in the key: a network carries its file's name, which is no one else's business.
+        return cache.network(f"{source}|{row['name']}", lambda: checkpoints.load_bytes(data, row["name"]))
     if kind == "path":
         folder = _owner_folder()
         if folder is None or name not in _owner_files():
