@@ -9,6 +9,7 @@ import streamlit as st
 import sp_core as sp
 from pages.ui import cache, show
 from pages.ui.sidebar import selection
+from sp_core.counts import in_words
 
 here = selection()
 show.title("Structural Priors", "Look inside a convolutional network: its filters, its favourite patches, its weights.")
@@ -38,8 +39,8 @@ with right:
         st.info("This network does not end in a vector of class scores.")
     counts = cache.answer("complexity", (net.fingerprint, net.input_size), lambda: sp.complexity(net))
     first, second, third = st.columns(3)
-    first.metric("Parameters", f"{counts.parameters:,}")
-    second.metric("Multiply-accumulates", f"{counts.macs / 1e6:,.1f} M")
+    first.metric("Parameters", in_words(counts.parameters), help=f"{counts.parameters:,} weights and biases")
+    second.metric("MACs", in_words(counts.macs), help=f"{counts.macs:,} multiply-accumulates an image")
     third.metric("Layers", sum(layer.leaf for layer in net.layers))
 
 st.subheader("Six questions to ask it")

@@ -20,6 +20,7 @@ from sp_core.errors import SpError
 STYLE = """
 <style>
 .stMainBlockContainer { padding: 3.2rem 2.5rem 4rem 2.5rem; max-width: 1500px; }
+[data-testid=stMetricValue] { font-size: 1.6rem; }
 img.sp-pixels { image-rendering: pixelated; display: block; max-width: 100%; }
 img.sp-smooth { display: block; max-width: 100%; }
 .sp-lead { font-size: 1.1rem; max-width: 62rem; margin: -0.4rem 0 0.6rem 0; opacity: 0.85; }
