@@ -16,6 +16,7 @@ pytestmark = pytest.mark.browser
 
 PAGES = {
     "": "Structural Priors",
+    "card": "Identity card",
     "filters": "First-layer filters",
     "patches": "Maximally activating patches",
     "backprop": "backprop",
@@ -33,6 +34,36 @@ def test_every_page_shows_something_true(visitor, address, path):
     assert PAGES[path].lower() in person.main().lower()
     pictures = person.page.locator("[data-testid=stMain] img, [data-testid=stMain] svg.main-svg")
     assert pictures.count() >= 1
+
+
+CHOICES = {
+    "filters": ("layer", "scaling=layer"),
+    "patches": ("worst", "which=worst"),
+    "backprop": ("a unit of a layer", "of="),
+    "synthesis": ("DeepDream", "view=DeepDream"),
+    "receptive_fields": ("counted", "gates="),
+    "weights": ("Symmetry", "view=Symmetry"),
+}
+
+
+@pytest.mark.parametrize("path", CHOICES)
+def test_a_choice_changes_the_page_and_its_link_opens_the_same_view(visitor, address, path):
+    words, parameter = CHOICES[path]
+    person = visitor()
+    person.open(f"{address}/{path}")
+    before = person.main()
+    main = person.page.locator("[data-testid=stMain]")
+    main.get_by_role("radio", name=words, exact=True).or_(main.get_by_role("button", name=words, exact=True)).click()
+    person.page.wait_for_url(re.compile(re.escape(parameter)))
+    person.settle()
+    person.check()
+    after = person.main()
+    assert after != before
+    other = visitor()
+    other.open(person.page.url)
+    other.check()
+    expect(other.page.locator("[data-testid=stMain] h1")).to_be_visible()
+    assert parameter in other.page.url, "the choice was not dropped"
 
 
 def test_a_deep_link_on_a_fresh_server_opens_the_whole_app(visitor):
