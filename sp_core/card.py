@@ -1,12 +1,15 @@
-"""What a network is, in one dictionary of plain values: what ``describe`` prints and the start page shows."""
+"""What a network is, in one dictionary of plain values: what ``describe`` prints and the identity card shows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 from sp_core.counts import Complexity, complexity
 from sp_core.errors import SpError
+from sp_core.health import Finding, health, summary
 from sp_core.network import Network
 from sp_core.receptive_field import ReceptiveField, receptive_fields
 from sp_core.trace import Layer
@@ -20,7 +23,9 @@ def describe(net: Network) -> dict[str, Any]:
     Keys: ``name``, ``architecture`` (None when unknown), ``confidence`` (``"exact"``, ``"likely"``,
     ``"weights-only"``), ``source``, ``fingerprint``, ``parameters``, ``macs`` (multiply-accumulates of one image),
     ``input`` (``channels``, ``height``, ``width``, ``mean``, ``std``; the last two None where images are fed as they
-    are), ``classes`` (a count), ``warnings`` (sentences) and ``layers``: in execution order ``name``, ``kind``,
+    are), ``classes`` (a count), ``bytes`` and ``dtype`` (of the tensors in memory), ``training`` (what it left beside
+    the weights: plain values, one level of nesting), ``health`` (what is odd about the weights: ``where``, ``kind``,
+    ``text``), ``warnings`` (sentences) and ``layers``: in execution order ``name``, ``kind``,
     ``output`` (``[c, h, w]`` or ``[n]``), ``parameters``, ``macs`` and ``receptive_field`` (``size``, ``stride``,
     ``start``, each a number or ``[y, x]``, and ``status``). Where a number cannot be had it is None, and a warning
     says why.
@@ -37,6 +42,8 @@ def describe(net: Network) -> dict[str, Any]:
     if counts is not None and counts.status != "complete":
         warnings.append(f"The counts are {counts.status}.")
     channels, height, width = net.input_size
+    state = net.module.state_dict()
+    kinds = sorted({str(t.dtype).removeprefix("torch.") for t in state.values() if t.is_floating_point()})
     return {
         "name": net.name,
         "architecture": net.architecture,
@@ -53,6 +60,10 @@ def describe(net: Network) -> dict[str, Any]:
             "std": list(net.std) if net.std is not None else None,
         },
         "classes": net.class_count,
+        "bytes": sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
+        "dtype": ", ".join(kinds) or "none",
+        "training": _values(net.record),
+        "health": [asdict(finding) for finding in health(net)],
         "warnings": warnings,
         "layers": [_row(layer, counts, fields.get(layer.name)) for layer in layers],
     }
@@ -81,6 +92,20 @@ def _field(seen: ReceptiveField | None) -> dict[str, Any]:
     }
 
 
+def _values(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Only what JSON and a terminal take: numbers that are not finite become words, other objects their type's name."""
+    plain: dict[str, Any] = {}
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            plain[str(key)] = _values(value)
+        elif value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value)):
+            plain[str(key)] = value
+        else:
+            word = str(value)[:200] if isinstance(value, (str, float)) else type(value).__name__
+            plain[str(key)] = "".join(letter if letter.isprintable() else " " for letter in word)
+    return plain
+
+
 def _plain(extent: Any) -> Any:
     """A number for both axes, or ``[y, x]`` where they differ."""
     if isinstance(extent, tuple):
@@ -102,7 +127,8 @@ def as_text(card: dict[str, Any]) -> str:
 
     >>> as_text({"name": "n", "architecture": None, "confidence": "exact", "source": "memory", "fingerprint": "0",
     ...          "parameters": 1200, "macs": None, "input": {"channels": 1, "height": 2, "width": 2, "mean": None,
-    ...          "std": None}, "classes": 0, "warnings": [], "layers": []}).splitlines()[0]
+    ...          "std": None}, "classes": 0, "training": {}, "health": [],
+    ...          "warnings": [], "layers": []}).splitlines()[0]
     'n: unknown architecture (exact), from memory'
     """
     size = card["input"]
@@ -113,6 +139,11 @@ def as_text(card: dict[str, Any]) -> str:
         f"fingerprint {card['fingerprint']}, {card['parameters']:,} parameters, {macs} multiply-accumulates an image",
         f"input {size['channels']}×{size['height']}×{size['width']}, {_normalisation(size)}; {card['classes']} classes",
     ]
+    facts = [f"{key} {value}" for key, value in card["training"].items() if not isinstance(value, dict)]
+    facts = [fact for fact in facts if len(fact) <= 60]
+    if facts:
+        lines.append(f"training: {', '.join(facts[:8])}{', …' if len(facts) > 8 else ''}")
+    lines += [f"weights: {text}" for _, text in summary(Finding(**finding) for finding in card["health"])]
     lines += [f"note: {warning}" for warning in card["warnings"]]
     if card["layers"]:
         lines += ["", f"{'layer':32} {'kind':20} {'output':>14} {'parameters':>12} {'macs':>14}  receptive field"]

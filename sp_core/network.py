@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -82,6 +82,7 @@ class Network:
         source: where it came from, as a person would say it.
         resize: the shorter side before the centre crop; by default 256/224 of the crop above 96 pixels, else the crop.
         warnings: sentences a person should read.
+        record: what training left beside the weights (epoch, accuracy, settings): plain values, one level of nesting.
 
     >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)), name="tiny",
     ...               input_size=(3, 8, 8))
@@ -100,6 +101,7 @@ class Network:
     source: str = "memory"
     resize: int | None = None
     warnings: tuple[str, ...] = field(default=())
+    record: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         size = tuple(int(side) for side in self.input_size)

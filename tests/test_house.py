@@ -14,7 +14,7 @@ FLOORS = {
     "checkpoints": 1, "zoo": 1, "datasets": 1, "parameterizations": 1,
     "filters": 2, "weights": 2, "receptive_field": 2, "counts": 2, "rules": 2, "attribution": 2, "synthesis": 2,
     "patches": 2, "faithfulness": 2, "effective_field": 2, "gabor": 2, "orientation": 2, "targets": 2, "shadows": 2,
-    "methods": 2, "relevance": 2,
+    "methods": 2, "relevance": 2, "health": 2,
     "card": 3, "figures": 3, "training": 3,
     "cli": 4, "commands": 4,
 }  # fmt: skip

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = {
     "": [
         ("home.py", "Start", ":material/home:", "What is loaded, and where to begin"),
+        ("card.py", "Identity card", ":material/badge:", "What this network is, and whether its weights are sound"),
     ],
     "Look inside": [
         ("filters.py", "First-layer filters", ":material/grid_view:", "What the first layer looks for"),

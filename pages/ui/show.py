@@ -121,8 +121,12 @@ def downloads(
     numbers: Mapping[str, Any] | None = None,
     table: Sequence[Mapping[str, Any]] | None = None,
     code: str | None = None,
+    text: tuple[str, str] | None = None,
 ) -> None:
-    """Buttons for the picture (PNG), the numbers (npz), the table (CSV), and the Python that makes it again."""
+    """Buttons for the picture (PNG), the numbers (npz), the table (CSV), and the Python that makes it again.
+
+    ``text`` is one more file: its name, whose ending is the button's label, and its content.
+    """
     with st.container(horizontal=True):
         if picture is not None:
             st.download_button("PNG", lambda: _png(picture), f"{name}.png", "image/png", icon=":material/image:")
@@ -130,6 +134,9 @@ def downloads(
             st.download_button("Numbers (.npz)", lambda: _npz(numbers), f"{name}.npz", icon=":material/data_array:")
         if table is not None:
             st.download_button("Table (.csv)", lambda: _csv(table), f"{name}.csv", "text/csv", icon=":material/table:")
+        if text is not None:
+            ending = text[0].rpartition(".")[2].upper()
+            st.download_button(ending, text[1], text[0], icon=":material/description:")
         if code is not None:
             with st.popover("Python", icon=":material/code:"):
                 st.code(code, language="python")

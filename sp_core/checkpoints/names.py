@@ -70,8 +70,18 @@ def find_state(content: Any, depth: int = 0) -> tuple[dict[str, Tensor], tuple[s
 
 
 def record(content: Any) -> dict[str, Any]:
-    """The small facts that training left beside the weights: numbers and short texts, one level of nesting."""
-    return _facts(content, 0)
+    """The small facts that training left beside the weights: numbers and short texts, one level of nesting.
+
+    Of an optimiser's state, only the settings of its first group of parameters (rate, momentum, weight decay).
+    """
+    facts = _facts(content, 0)
+    for key, value in content.items() if isinstance(content, Mapping) else ():
+        groups = value.get("param_groups") if isinstance(value, Mapping) else None
+        if isinstance(key, str) and len(key) <= 80 and isinstance(groups, list) and groups and len(facts) < _MAX_RECORD:
+            settings = _facts(groups[0], 1)
+            if settings:
+                facts[key] = settings
+    return facts
 
 
 def _facts(content: Any, depth: int) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -15,6 +16,7 @@ from sp_core import zoo
 from sp_core.checkpoints import feeding, hub
 from sp_core.checkpoints.catalogue import build, torchvision_names
 from sp_core.checkpoints.identify import identify
+from sp_core.checkpoints.names import record
 from sp_core.checkpoints.read import Checkpoint, read, read_bytes
 from sp_core.errors import SpError
 from sp_core.network import Network
@@ -128,7 +130,18 @@ def from_checkpoint(
         said.append("transform_input is on, as with torchvision's own weights; the file does not say.")
     stem = Path(checkpoint.filename).stem
     said += [*fed.warnings, *checkpoint.notes, *notes]
-    return _network(module, stem, fed, device, source, verdict.architecture, verdict.confidence, tuple(said))
+    net = _network(module, stem, fed, device, source, verdict.architecture, verdict.confidence, tuple(said))
+    net.record = _record(checkpoint, card)
+    return net
+
+
+def _record(checkpoint: Checkpoint, card: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What the file and its model card say about the training, less what the card says about the network."""
+    said = {"format"}
+    if card is not None:
+        said |= {"name", "architecture", "parameters", "sha256", "input_size", "mean", "std", "classes"}
+    facts = {**checkpoint.metadata, **record(card)}
+    return {key: value for key, value in facts.items() if key not in said}
 
 
 def _network(
