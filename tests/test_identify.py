@@ -9,7 +9,7 @@ from torch import nn
 from sp_core import zoo
 from sp_core.checkpoints import catalogue, heads
 from sp_core.checkpoints.identify import identify
-from sp_core.checkpoints.read import Checkpoint
+from sp_core.checkpoints.read import Checkpoint, read
 from sp_core.errors import SpError
 
 
@@ -68,10 +68,90 @@ def test_every_family_of_torchvision_is_recognised_exactly(short):
     assert verdict.also == () and notes == () and module.state_dict().keys() == empty(name, 7).keys()
 
 
-def test_the_zoo_is_recognised_exactly():
+@pytest.mark.parametrize("classes", [None, 7])
+def test_the_zoo_is_recognised_exactly(classes):
+    """Each name gets itself back; only the two below have the same weights, apart from the input's channels."""
+    twins = {"zoo:lenet5": ("zoo:tutorial-cifar-net",), "zoo:tutorial-cifar-net": ("zoo:lenet5",)}
+    for name in (f"zoo:{short}" for short in zoo.names()):
+        verdict, _, notes = identify(checkpoint(empty(name, classes), "module."))
+        assert (verdict.architecture, verdict.confidence, notes) == (name, "exact", ()), name
+        assert verdict.also == twins.get(name, ()) and verdict.classes == (classes or catalogue.blueprint(name).classes)
+        assert verdict.channels == zoo.entry(name.partition(":")[2]).input_size[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "short",
+    [
+        *("cifar-preact-resnet18", "cifar-preact-resnet50", "cifar-resnet18", "cifar-resnet20", "cifar-resnet20b"),
+        *("cifar-resnet50", "cifar-vgg11-bn", "lenet5", "mnist-example", "mnist-example-10-20", "mnist-example-20-50"),
+        *("textures-vgg", "tutorial-cifar-net", "uva-cifar-densenet", "uva-cifar-resnet", "wrn-16-1", "wrn-28-2"),
+    ],
+)
+def test_a_saved_network_of_the_zoo_comes_back_with_its_weights(short, tmp_path):
+    torch.manual_seed(2)
+    net = zoo.create(short).eval()
+    for part in net.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.running_mean.uniform_(-0.1, 0.1)
+            part.running_var.uniform_(0.5, 1.5)
+    wrapped = {f"module.{key}": value for key, value in net.state_dict().items()}
+    torch.save({"net": wrapped, "acc": 9}, tmp_path / "a.pth")
+    verdict, module, _ = identify(read(tmp_path / "a.pth"))
+    images = torch.rand(2, *zoo.entry(short).input_size)
+    assert (verdict.architecture, verdict.confidence) == (f"zoo:{short}", "exact")
+    torch.testing.assert_close(module.eval()(images), net(images))
+
+
+def test_marks_are_weights_that_every_checkpoint_of_the_network_holds():
+    """And they keep the number of networks that are built for a checkpoint small."""
     for short in zoo.names():
-        verdict, _, _ = identify(checkpoint(empty(f"zoo:{short}")))
-        assert verdict.confidence == "exact" and f"zoo:{short}" in {verdict.architecture, *verdict.also}, short
+        plan = catalogue.blueprint(f"zoo:{short}")
+        assert zoo.entry(short).marks <= plan.shapes.keys(), short
+        assert plan.name in catalogue.candidates(plan.shapes)
+    unmarked = {f"zoo:{short}" for short in zoo.names() if not zoo.entry(short).marks}
+    for short in ("resnet18", "vgg16_bn", "densenet121"):
+        found = catalogue.candidates(catalogue.blueprint(f"torchvision:{short}").shapes)
+        assert {name for name in found if name.startswith("zoo:")} == unmarked
+
+
+def test_a_network_made_for_the_channels_is_taken_before_one_that_must_be_adapted():
+    state = empty("zoo:lenet5")
+    assert identify(Checkpoint(state))[0].architecture == "zoo:lenet5"
+    state["conv1.weight"] = torch.zeros(6, 3, 5, 5)
+    verdict, _, _ = identify(Checkpoint(state))
+    assert (verdict.architecture, verdict.channels) == ("zoo:tutorial-cifar-net", 3)
+    assert "zoo:lenet5 fit these weights as well" in verdict.warnings[0]
+    state["conv1.weight"] = torch.zeros(6, 4, 5, 5)
+    verdict, module, _ = identify(Checkpoint(state))
+    assert verdict.channels == 4 and module.conv1.in_channels == 4
+
+
+def test_a_likely_grey_network_keeps_its_one_channel():
+    verdict, module, _ = identify(Checkpoint(empty("zoo:mnist-example") | {"temperature": torch.ones(1)}))
+    assert (verdict.architecture, verdict.confidence, verdict.channels) == ("zoo:mnist-example", "likely", 1)
+    assert verdict.differences == ("1 tensors have no place and were left out: temperature.",)
+    assert module.eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("short", "key", "shape"),
+    [
+        ("wrn-16-1", "block1.layer.1.conv2.weight", (16, 16, 1, 1)),
+        ("cifar-resnet18", "layer2.0.shortcut.0.weight", (128, 64, 3, 3)),
+        ("cifar-vgg11-bn", "features.4.weight", (128, 64, 5, 5)),
+        ("uva-cifar-resnet", "blocks.3.downsample.weight", (32, 16, 3, 3)),
+        ("mnist-example", "fc1.weight", (128, 9217)),
+    ],
+)
+def test_one_other_shape_is_never_exact(short, key, shape):
+    state = empty(f"zoo:{short}")
+    assert state[key].shape != shape
+    try:
+        verdict, _, _ = identify(Checkpoint(state | {key: torch.zeros(shape)}))
+    except SpError:
+        return
+    assert verdict.confidence == "likely" and key in verdict.differences[0]
 
 
 def test_the_weights_are_the_ones_of_the_file():
@@ -251,25 +331,33 @@ def test_blueprints_build_without_memory_and_without_dice():
     assert isinstance(torch.empty(1), torch.Tensor) and not torch.empty(1).is_meta  # nothing is left behind
 
 
-def test_cifar_resnets(real_data):
-    from sp_core.checkpoints.read import read
+# What each readable file of shared checkpoints is; None: an architecture that nobody here knows.
+FOUND_IN_THE_WILD = {
+    "captum_cifar_torchvision.pt": "zoo:tutorial-cifar-net",
+    "captum_titanic_model.pt": None,  # three linear layers for a table
+    "chen_resnet_cifar_misnamed.t7": "zoo:cifar-resnet20b",
+    "espnetv2_pascal_seg.pth": None,  # segmentation
+    "face_slim_Final.pth": None,  # a face detector
+    "fashionmnist_mlp_legacy.tar": None,  # linear layers only
+    "gasoonjia_cifar_dp_legacy.pth": None,  # a ResNet with layers of its author's own
+    "lightning_densenet.ckpt": "zoo:uva-cifar-densenet",
+    "lightning_resnet.ckpt": "zoo:uva-cifar-resnet",
+    "net_params.pkl": None,  # two linear layers
+    "pytorx_mnist_model_best.pth.tar": None,  # a simulated memristor array
+    "resnet20-12fca82f.th": "zoo:cifar-resnet20",
+    "resnet32-d509ac18.th": "zoo:cifar-resnet32",
+}
 
-    folder = real_data / "checkpoints"
-    for file, name in [
-        ("resnet20-12fca82f.th", "zoo:cifar-resnet20"),
-        ("resnet32-d509ac18.th", "zoo:cifar-resnet32"),
-        ("chen_resnet_cifar_misnamed.t7", "zoo:cifar-resnet20b"),
-    ]:
-        verdict, _, _ = identify(read(folder / file))
-        assert (verdict.architecture, verdict.confidence) == (name, "exact")
-    for file in (
-        "face_slim_Final.pth",
-        "espnetv2_pascal_seg.pth",
-        "lightning_densenet.ckpt",
-        "fashionmnist_mlp_legacy.tar",
-    ):
-        with pytest.raises(SpError, match=r"none of the"):
-            identify(read(folder / file))
+
+def test_checkpoints_found_in_the_wild(real_data):
+    for file, name in FOUND_IN_THE_WILD.items():
+        content = read(real_data / "checkpoints" / file)
+        if name is None:
+            with pytest.raises(SpError, match=r"none of the"):
+                identify(content)
+        else:
+            verdict, _, _ = identify(content)
+            assert (verdict.architecture, verdict.confidence) == (name, "exact"), file
 
 
 def test_order_of_the_file_does_not_matter():

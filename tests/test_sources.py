@@ -262,11 +262,20 @@ def test_predictions_agree_with_the_published_table(real_data):
 
 
 @pytest.mark.slow
-def test_a_found_cifar_network_is_as_good_as_its_authors_say(real_data):
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [
+        ("resnet20-12fca82f.th", 0.89),
+        ("lightning_resnet.ckpt", 0.89),
+        ("lightning_densenet.ckpt", 0.88),
+        ("captum_cifar_torchvision.pt", 0.56),
+    ],
+)
+def test_a_found_cifar_network_is_as_good_as_its_authors_say(real_data, file, least):
     import numpy as np
     from PIL import Image
 
-    net = sp.load(real_data / "checkpoints" / "resnet20-12fca82f.th", device="cpu")
+    net = sp.load(real_data / "checkpoints" / file, device="cpu")
     assert net.classes[3] == "cat" and net.input_size == (3, 32, 32)
     labels = torch.from_numpy(np.load(real_data / "cifar10" / "test_labels.npy"))[:1000]
     right = 0
@@ -274,4 +283,16 @@ def test_a_found_cifar_network_is_as_good_as_its_authors_say(real_data):
         pixels = np.array(Image.open(real_data / "cifar10" / "test" / f"{part:03}.webp").convert("RGB"))
         images = torch.from_numpy(pixels.reshape(500, 32, 32, 3)).permute(0, 3, 1, 2).float() / 255
         right += int((sp.predict(net, images).argmax(1) == labels[part * 500 : part * 500 + 500]).sum())
-    assert right / 1000 > 0.89
+    assert right / 1000 > least
+
+
+def test_what_names_and_shapes_leave_open_is_said_and_a_card_settles_it(tmp_path):
+    torch.manual_seed(0)
+    path = tmp_path / "digits.safetensors"
+    safetensors.torch.save_file(zoo.create("mnist-example").state_dict(), path)
+    net = sp.load(path, device="cpu")
+    assert net.warnings == (zoo.entry("mnist-example").caveat,) and "guessed" in net.warnings[0]
+    assert net.input_size == (1, 28, 28) and net.mean == (0.1307,) and net.classes == tuple("0123456789")
+    assert sp.predict(net, torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+    path.with_suffix(".json").write_text(json.dumps({"mean": [0.5], "std": [0.5]}))
+    assert sp.load(path, device="cpu").mean == [0.5] and sp.load(path, device="cpu").warnings == ()

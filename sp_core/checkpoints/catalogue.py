@@ -66,6 +66,11 @@ class Blueprint:
     stem: str
     classes: int
 
+    @property
+    def channels(self) -> int:
+        """The input channels it was built with; 3 without a first convolution."""
+        return self.shapes[self.stem][1] if self.stem else 3
+
 
 class _EmptyOnMeta(TorchFunctionMode):
     """Within it, in this thread only, ``torch.empty`` (what layers are made of) allocates nothing.
@@ -160,8 +165,12 @@ def torchvision_names() -> tuple[str, ...]:
 
 
 def candidates(names: Iterable[str]) -> list[str]:
-    """The architectures worth comparing with a checkpoint that holds ``names``: the common ones first."""
+    """The architectures worth comparing with a checkpoint that holds ``names``: the common ones first.
+
+    >>> "zoo:wrn-16-1" in candidates(["conv1.weight", "fc.weight"])
+    False
+    """
     present = set(names)
     members = tuple(start for marks, starts in _FAMILIES if marks <= present for start in starts)
     usual = [f"torchvision:{name}" for name in torchvision_names() if members and name.startswith(members)]
-    return usual + [f"zoo:{name}" for name in zoo.names()]
+    return usual + [f"zoo:{name}" for name in zoo.names() if zoo.entry(name).marks <= present]

@@ -59,7 +59,8 @@ def of_verdict(verdict: Verdict) -> Feeding:
 def of_zoo(short: str) -> Feeding:
     """The feeding of an architecture of the zoo."""
     entry = zoo.entry(short)
-    return Feeding(entry.input_size, entry.mean or None, entry.std or None, tuple(entry.classes) or None)
+    said = (entry.caveat,) if entry.caveat else ()
+    return Feeding(entry.input_size, entry.mean or None, entry.std or None, tuple(entry.classes) or None, warnings=said)
 
 
 def _of_torchvision(short: str, verdict: Verdict) -> Feeding:

@@ -45,13 +45,15 @@ def identify(checkpoint: Checkpoint, hint: str | None = None) -> tuple[Verdict, 
     for tensors, note in under:
         fits = [fit for name in candidates(tensors) if (fit := _exact(name, tensors)) is not None]
         if fits:
+            # Only a network made for that many channels needs no adapting: it is the likelier of two that fit.
+            fits.sort(key=lambda fit: fit.channels != _plan(fit.architecture, tensors).channels)
             first, also = fits[0], tuple(fit.architecture for fit in fits[1:])
             verdict = Verdict(first.architecture, "exact", (), also, first.classes, first.channels)
             return verdict, _filled(verdict, tensors), (note,) if note else ()
     for tensors, note in under:
         for guess in (heads.small_stem, heads.other_head, _few_differences):
             for name in candidates(tensors):
-                found = guess(blueprint(name, has_auxiliary(name, tensors)), tensors)
+                found = guess(_plan(name, tensors), tensors)
                 if found is not None:
                     return found[0], found[1], (note,) if note else ()
     raise SpError(
@@ -61,8 +63,12 @@ def identify(checkpoint: Checkpoint, hint: str | None = None) -> tuple[Verdict, 
     )
 
 
+def _plan(name: str, tensors: Mapping[str, Tensor]) -> Blueprint:
+    return blueprint(name, has_auxiliary(name, tensors))
+
+
 def _exact(name: str, tensors: Mapping[str, Tensor]) -> Verdict | None:
-    plan = blueprint(name, has_auxiliary(name, tensors))
+    plan = _plan(name, tensors)
     shapes = heads.shapes(tensors)
     if shapes.keys() != plan.shapes.keys():
         return None
@@ -77,7 +83,7 @@ def _exact(name: str, tensors: Mapping[str, Tensor]) -> Verdict | None:
 def _filled(verdict: Verdict, tensors: Mapping[str, Tensor]) -> nn.Module:
     """The architecture of ``verdict`` with ``tensors`` as its weights: every one is used, none is missing."""
     name = verdict.architecture
-    plan = blueprint(name, has_auxiliary(name, tensors))
+    plan = _plan(name, tensors)
     module = skeleton(name, _classes(plan, verdict.classes), has_auxiliary(name, tensors))
     heads.set_input_channels(module, plan, verdict.channels)
     heads.fill(module, tensors)
@@ -109,7 +115,7 @@ def _few_differences(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Ve
         differences.append(f"{len(missing)} weights are missing and random: {_first_five(missing)}.")
     if extra:
         differences.append(f"{len(extra)} tensors have no place and were left out: {_first_five(extra)}.")
-    return Verdict(plan.name, "likely", tuple(differences), classes=classes), module
+    return Verdict(plan.name, "likely", tuple(differences), classes=classes, channels=plan.channels), module
 
 
 def _first_five(names: list[str]) -> str:

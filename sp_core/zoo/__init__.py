@@ -18,11 +18,20 @@ from typing import Any
 from torch import nn
 
 from sp_core.errors import SpError
-from sp_core.zoo import cifar_resnet, textures
+from sp_core.zoo import (
+    cifar_resnet,
+    cifar_vgg,
+    cifar_wide_stages,
+    first_networks,
+    textures,
+    uva_cifar,
+    wide_resnet,
+)
 from sp_core.zoo.entry import Entry
 
-_FAMILIES = (textures, cifar_resnet)
+_FAMILIES = (textures, cifar_resnet, cifar_wide_stages, cifar_vgg, wide_resnet, uva_cifar, first_networks)
 _ENTRIES: dict[str, Entry] = {name: entry for family in _FAMILIES for name, entry in family.ENTRIES.items()}
+_SOME = "such as textures-vgg, cifar-resnet18 and wrn-16-1"
 
 
 def names() -> list[str]:
@@ -42,7 +51,7 @@ def entry(name: str) -> Entry:
     """
     if name not in _ENTRIES:
         close = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"choose one of: {', '.join(names())}"
+        hint = f"did you mean {' or '.join(close)}?" if close else f"sp.zoo.names() lists all {len(_ENTRIES)}, {_SOME}"
         raise SpError(f"'{name}' is not an architecture of the zoo; {hint}")
     return _ENTRIES[name]
 

@@ -92,6 +92,7 @@ def _entry(depth: int, option: str) -> Entry:
         std=(0.229, 0.224, 0.225),
         classes=CIFAR10_CLASSES,
         about=f"ResNet-{depth} for CIFAR-10, option {option} skips (He et al. 2016, section 4.2)",
+        marks=frozenset({f"layer3.{(depth - 2) // 6 - 1}.conv2.weight", "linear.weight"}),
     )
 
 

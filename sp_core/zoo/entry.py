@@ -14,7 +14,9 @@ class Entry:
 
     ``make``: ``(**options) -> nn.Module``. ``input_size``: (channels, height, width) in pixels. ``mean``, ``std``: one
     number a channel, subtracted from and divided into an image in [0, 1]. ``classes``: names of the default outputs
-    (empty when they have none). ``about``: one sentence with the source.
+    (empty when they have none). ``about``: one sentence with the source. ``marks``: names of weights that every
+    checkpoint of it holds; one that lacks any of them is not compared with it, which saves building the network.
+    ``caveat``: what a checkpoint that fits leaves open, as one sentence for the person; "" when nothing.
     """
 
     make: Callable[..., nn.Module]
@@ -23,3 +25,5 @@ class Entry:
     std: tuple[float, ...]
     classes: tuple[str, ...]
     about: str
+    marks: frozenset[str] = frozenset()
+    caveat: str = ""
