@@ -7,21 +7,13 @@ nav.ensure()
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import cache, show
+from pages.ui import cache, says, show
 from pages.ui.sidebar import selection
 from sp_core.counts import in_words
 
 here = selection()
 show.title("Structural Priors", "Look inside a convolutional network: its filters, its favourite patches, its weights.")
 net = here.net
-
-
-def predictions() -> list[tuple[str, float]]:
-    """The five most likely classes with their probabilities."""
-    chances = sp.predict(net, here.seen).float().softmax(1)[0]
-    top = chances.topk(min(5, len(chances)))
-    return [(net.class_name(int(i)), float(p)) for p, i in zip(top.values, top.indices, strict=True)]
-
 
 left, right = st.columns([2, 3], gap="large")
 with left:
@@ -30,13 +22,7 @@ with left:
     st.caption(f"{here.image_name}: resized and cropped to {net.input_size[2]}×{net.input_size[1]} pixels.")
 with right:
     st.subheader("What it says")
-    if net.class_count:
-        rows = cache.answer("predictions", here.key, predictions)
-        from sp_core.figures.bars import probabilities
-
-        show.figure(probabilities(rows), alt=", ".join(f"{name} {chance:.0%}" for name, chance in rows), height=300)
-    else:
-        st.info("This network does not end in a vector of class scores.")
+    says.bars(here, height=300)
     counts = cache.answer("complexity", (net.fingerprint, net.input_size), lambda: sp.complexity(net))
     first, second, third = st.columns(3)
     first.metric("Parameters", in_words(counts.parameters), help=f"{counts.parameters:,} weights and biases")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-import sp_core as sp
-from pages.ui import cache, show
+from pages.ui import says, show
 from pages.ui.sidebar import Selection
 
 
@@ -16,16 +15,7 @@ def draw(here: Selection) -> None:
     with left:
         show.picture(here.crop, alt=f"The crop of {here.image_name} that {net.name} is fed with", width="100%")
     with right:
-        if not net.class_count:
-            st.info("This network does not end in a vector of class scores.")
-            return
-        from sp_core.figures.bars import probabilities
-
-        chances = cache.answer("card-top", here.key, lambda: top(here))
-        if not chances:
-            st.error("The scores are NaN or infinite: there is no answer to show.", icon=":material/error:")
-            return
-        show.figure(probabilities(chances), alt=", ".join(f"{name} {p:.0%}" for name, p in chances), height=260)
+        says.bars(here, height=260)
 
 
 def classes(here: Selection) -> None:
@@ -40,12 +30,3 @@ def classes(here: Selection) -> None:
         rows = [{"class": i, "name": name} for i, name in enumerate(names)]
         st.dataframe(rows, hide_index=True, height=240, column_config=number)
         st.caption("Point at the table for the magnifying glass that searches it.")
-
-
-def top(here: Selection, count: int = 5) -> list[tuple[str, float]]:
-    """The ``count`` likeliest classes with their probabilities; none where the scores are not numbers."""
-    chances = sp.predict(here.net, here.seen).float().softmax(1)[0]
-    if not bool(chances.isfinite().all()):
-        return []
-    best = chances.topk(min(count, len(chances)))
-    return [(here.net.class_name(int(i)), float(p)) for p, i in zip(best.values, best.indices, strict=True)]
