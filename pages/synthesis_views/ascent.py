@@ -7,8 +7,9 @@ import streamlit as st
 
 import sp_core as sp
 from pages.synthesis_views import real
-from pages.synthesis_views.choice import choose, choose_layer, is_small
+from pages.synthesis_views.choice import choose_layer, is_small
 from pages.ui import live, pick, show
+from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from sp_core.datasets.textures import Textures
 from sp_core.figures.synthesis import growth, sheet

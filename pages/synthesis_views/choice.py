@@ -1,20 +1,11 @@
-"""What the two views share: choices that fit whatever network is loaded."""
+"""What the two views share: which layer, and how large a network is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-import streamlit as st
 
 import sp_core as sp
-
-
-def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
-    """A pick list in the address bar; a choice kept from another network is dropped."""
-    if st.session_state.get(key) not in options:
-        st.session_state.pop(key, None)
-    return st.selectbox(label, options, key=key, bind="query-params", **more)
+from pages.ui.pick import choose
 
 
 def choose_layer(net: sp.Network, names: Sequence[str], key: str) -> str:

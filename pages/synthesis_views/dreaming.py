@@ -6,8 +6,9 @@ import streamlit as st
 from PIL import Image
 
 import sp_core as sp
-from pages.synthesis_views.choice import choose, choose_layer, is_small
+from pages.synthesis_views.choice import choose_layer, is_small
 from pages.ui import cache, live, pick, show
+from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from sp_core.datasets.textures import Textures
 from sp_core.images import to_picture

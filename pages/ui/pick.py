@@ -8,7 +8,6 @@ the address bar, and are what tests and links drive.
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ import streamlit as st
 from PIL import Image
 
 from sp_core.figures.sprite import Sprite
+from sp_core.images import png
 
 _CSS = """
 .sheet { position: relative; display: inline-block; line-height: 0; border-radius: 2px; max-width: 100%;
@@ -164,6 +164,13 @@ def position(
     return y, x
 
 
+def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
+    """A pick list in the address bar; a choice kept from another network is dropped."""
+    if st.session_state.get(key) not in options:
+        st.session_state.pop(key, None)
+    return st.selectbox(label, options, key=key, bind="query-params", **more)
+
+
 def number(label: str, *, key: str, top: int, default: int = 0) -> int:
     """A number input from 0 to ``top`` in the address bar; a number kept from another layer is brought into range."""
     if top <= 0:
@@ -219,7 +226,5 @@ def _mount(
 def _uri(image: Image.Image) -> tuple[str, str]:
     from pages.ui import cache
 
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    data = buffer.getvalue()
+    data = png(image)
     return "data:image/png;base64," + base64.b64encode(data).decode(), cache.digest(data)

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pages.ui.sidebar import Selection
 from sp_core.errors import SpError
+from sp_core.images import png
 
 STYLE = """
 <style>
@@ -58,13 +59,14 @@ def title(text: str, lead: str) -> None:
 
 def data_uri(image: Image.Image, quality: int | None = None) -> str:
     """The picture as a data URI: PNG, or JPEG of ``quality`` where speed matters more than exact pixels."""
-    buffer = io.BytesIO()
     if quality is None:
-        image.save(buffer, "PNG")
+        data = png(image)
     else:
+        buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "JPEG", quality=quality)
+        data = buffer.getvalue()
     kind = "png" if quality is None else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def picture_html(
@@ -143,9 +145,7 @@ def downloads(
 
 
 def _png(image: Image.Image | Callable[[], Image.Image]) -> bytes:
-    buffer = io.BytesIO()
-    (image() if callable(image) else image).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(image() if callable(image) else image)
 
 
 def _npz(numbers: Mapping[str, Any]) -> bytes:

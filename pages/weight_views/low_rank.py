@@ -6,8 +6,8 @@ import streamlit as st
 
 import sp_core as sp
 from pages.ui import cache, live, show
+from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
-from pages.weight_views.choice import choose
 from sp_core.figures import weights as figures
 
 SCHEMES = """
@@ -32,10 +32,10 @@ SOURCES = (
 def draw(here: Selection) -> None:
     """One layer rebuilt at a rank: error, cost, pictures, effect."""
     with st.container(horizontal=True):
-        layer = choose("Layer", sp.weights.rebuildable(here.net), "site")
+        layer = choose("Layer", sp.weights.rebuildable(here.net), "site", width=280)
         place = sp.weights.site(here.net, layer)
         curves = cache.answer("curves", (here.net.fingerprint, layer), lambda: sp.weights.curves(place))
-        scheme = choose("Scheme", [row.scheme for row in curves], "scheme", 160)
+        scheme = choose("Scheme", [row.scheme for row in curves], "scheme", width=160)
         curve = next(row for row in curves if row.scheme == scheme)
         rank = _rank(len(curve.errors), curve.rank_within(0.3))
         axis = st.segmented_control(

@@ -6,8 +6,8 @@ import streamlit as st
 
 import sp_core as sp
 from pages.ui import cache, live, show
+from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
-from pages.weight_views.choice import choose
 from sp_core.figures import weights as figures
 
 
@@ -16,7 +16,7 @@ def draw(here: Selection) -> None:
     rows = all_spectra(here)
     if not rows:
         return
-    layer = choose("Layer", tuple(row.layer for row in rows), "layer")
+    layer = choose("Layer", tuple(row.layer for row in rows), "layer", width=280)
     index = [row.layer for row in rows].index(layer)
     band = cache.answer("band", (rows[index].rows, rows[index].columns), lambda: _band(rows[index]))
     left, right = st.columns(2, gap="large")

@@ -6,8 +6,8 @@ import streamlit as st
 
 import sp_core as sp
 from pages.ui import cache, pick, show
+from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
-from pages.weight_views.choice import choose
 from sp_core.figures import weights as figures
 
 SYMMETRY = (
@@ -26,7 +26,7 @@ SYMMETRY_SOURCES = (
 def draw(here: Selection) -> None:
     """Symmetry energies against random ones, a weight and its parts, and the identity in it."""
     rows = cache.answer("symmetries", (here.net.fingerprint,), lambda: sp.weights.symmetries(here.net))
-    kind = choose("Symmetry", tuple(sp.weights.KINDS), "kind", 220)
+    kind = choose("Symmetry", tuple(sp.weights.KINDS), "kind", width=220)
     able = [row for row in rows if row.kind == kind and row.reason is None]
     left, right = st.columns([3, 2], gap="large")
     with left:
@@ -54,7 +54,7 @@ def draw(here: Selection) -> None:
 def _parts(here: Selection, kind: str, layers: tuple[str, ...]) -> None:
     """A chosen weight, its symmetric part and the rest; for square matrices the two simplest symmetric forms."""
     with st.container(horizontal=True):
-        layer = choose("Layer", layers, "matrix")
+        layer = choose("Layer", layers, "matrix", width=280)
         weight = sp.weights.find(here.net, layer).tensor
         tap = (0, 0)
         if kind == "channels" and weight.ndim == 4 and weight[0, 0].numel() > 1:
