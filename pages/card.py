@@ -23,7 +23,7 @@ with st.container(horizontal=True):
     st.metric("Parameters", f"{card['parameters']:,}")
     st.metric("Multiply-accumulates", "unknown" if card["macs"] is None else f"{card['macs'] / 1e6:,.1f} M")
     st.metric("Size", f"{card['bytes'] / 1e6:,.1f} MB")
-    st.metric("Layers", sum(layer.leaf for layer in net.layers))
+    st.metric("Layers", sum(layer.leaf for layer in net.layers) if net.has_graph else len(card["layers"]))
     st.metric("Classes", f"{card['classes']:,}" if card["classes"] else "none")
 
 left, right = st.columns(2, gap="large")
@@ -38,13 +38,14 @@ with right:
     st.subheader("Training")
     facts.training(card["training"])
 
-left, right = st.columns([3, 2], gap="large")
-with left:
-    st.subheader(f"On {facts.unmarked(here.image_name)}")
-    says.draw(here)
-with right:
-    st.subheader("Classes")
-    says.classes(here)
+if net.has_graph:
+    left, right = st.columns([3, 2], gap="large")
+    with left:
+        st.subheader(f"On {facts.unmarked(here.image_name)}")
+        says.draw(here)
+    with right:
+        st.subheader("Classes")
+        says.classes(here)
 
 st.subheader("Layers")
 table = facts.layers(card)

@@ -14,6 +14,7 @@ from sp_core.counts import in_words
 here = selection()
 show.title("Structural Priors", "Look inside a convolutional network: its filters, its favourite patches, its weights.")
 net = here.net
+layers = net.layers  # where only the weights are known, this page ends here, with links to the pages that need no more
 
 left, right = st.columns([2, 3], gap="large")
 with left:
@@ -27,7 +28,7 @@ with right:
     first, second, third = st.columns(3)
     first.metric("Parameters", in_words(counts.parameters), help=f"{counts.parameters:,} weights and biases")
     second.metric("MACs", in_words(counts.macs), help=f"{counts.macs:,} multiply-accumulates an image")
-    third.metric("Layers", sum(layer.leaf for layer in net.layers))
+    third.metric("Layers", sum(layer.leaf for layer in layers))
 
 st.subheader("Six questions to ask it")
 TEXTS = {

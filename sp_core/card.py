@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from torch import nn
+
 from sp_core.counts import Complexity, complexity
 from sp_core.errors import SpError
 from sp_core.health import Finding, health, summary
@@ -28,17 +30,21 @@ def describe(net: Network) -> dict[str, Any]:
     ``text``), ``warnings`` (sentences) and ``layers``: in execution order ``name``, ``kind``,
     ``output`` (``[c, h, w]`` or ``[n]``), ``parameters``, ``macs`` and ``receptive_field`` (``size``, ``stride``,
     ``start``, each a number or ``[y, x]``, and ``status``). Where a number cannot be had it is None, and a warning
-    says why.
+    says why. Of a network of which only the weights are known, ``layers`` are those that hold parameters, in the order
+    of the file, without outputs.
 
     >>> from sp_core.checkpoints import load
     >>> card = describe(load("zoo:textures-vgg", device="cpu"))
     >>> card["classes"], card["layers"][0]["output"], card["layers"][0]["receptive_field"]["size"]
     (18, [32, 64, 64], 3)
     """
-    layers = net.layers
     warnings = list(net.warnings)
-    counts = _try(lambda: complexity(net), "counts", warnings)
-    fields = _try(lambda: receptive_fields(net), "receptive fields", warnings) or {}
+    if net.has_graph:
+        counts = _try(lambda: complexity(net), "counts", warnings)
+        fields = _try(lambda: receptive_fields(net), "receptive fields", warnings) or {}
+        layers = [_row(layer, counts, fields.get(layer.name)) for layer in net.layers]
+    else:  # one warning says so; what needs a forward pass is None below
+        counts, layers = None, _loose_rows(net)
     if counts is not None and counts.status != "complete":
         warnings.append(f"The counts are {counts.status}.")
     channels, height, width = net.input_size
@@ -65,7 +71,7 @@ def describe(net: Network) -> dict[str, Any]:
         "training": _values(net.record),
         "health": [asdict(finding) for finding in health(net)],
         "warnings": warnings,
-        "layers": [_row(layer, counts, fields.get(layer.name)) for layer in layers],
+        "layers": layers,
     }
 
 
@@ -79,6 +85,17 @@ def _row(layer: Layer, counts: Complexity | None, seen: ReceptiveField | None) -
         "macs": own.macs if own is not None else None,
         "receptive_field": _field(seen),
     }
+
+
+def _loose_rows(net: Network) -> list[dict[str, Any]]:
+    rows = []
+    for name, part in net.module.named_modules():
+        own = sum(parameter.numel() for parameter in part.parameters(recurse=False))
+        if own:
+            kind = "tensors" if type(part) is nn.Module or not name else type(part).__name__
+            row = {"name": name, "kind": kind, "output": None, "parameters": own, "macs": None}
+            rows.append(row | {"receptive_field": _field(None)})
+    return rows
 
 
 def _field(seen: ReceptiveField | None) -> dict[str, Any]:
@@ -137,8 +154,10 @@ def as_text(card: dict[str, Any]) -> str:
     lines = [
         f"{card['name']}: {known}, from {card['source']}",
         f"fingerprint {card['fingerprint']}, {card['parameters']:,} parameters, {macs} multiply-accumulates an image",
-        f"input {size['channels']}×{size['height']}×{size['width']}, {_normalisation(size)}; {card['classes']} classes",
     ]
+    if card["confidence"] != "weights-only":
+        fed = f"input {size['channels']}×{size['height']}×{size['width']}, {_normalisation(size)}"
+        lines.append(f"{fed}; {card['classes']} classes")
     facts = [f"{key} {value}" for key, value in card["training"].items() if not isinstance(value, dict)]
     facts = [fact for fact in facts if len(fact) <= 60]
     if facts:
@@ -162,5 +181,5 @@ def _line(layer: dict[str, Any]) -> str:
     numbers = [f"{value:,}" if value is not None else "-" for value in (layer["parameters"], layer["macs"])]
     field = f"{seen['size']} / {seen['stride']}" if seen["size"] is not None else "-"
     note = "" if seen["status"] == "complete" else f" ({seen['status']})"
-    output = "×".join(map(str, layer["output"]))
+    output = "×".join(map(str, layer["output"] or "-"))
     return f"{layer['name']:32} {layer['kind']:20} {output:>14} {numbers[0]:>12} {numbers[1]:>14}  {field}{note}"

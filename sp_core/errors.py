@@ -1,4 +1,4 @@
-"""The one exception whose text is meant for the person at the screen."""
+"""The exceptions whose text is meant for the person at the screen."""
 
 
 class SpError(Exception):
@@ -7,3 +7,7 @@ class SpError(Exception):
     Pages show the text as it is; the command line prints it on one line of standard error and exits with 2.
     Anything else that is raised is a fault of the program.
     """
+
+
+class NeedsGraph(SpError):
+    """The question needs a forward pass, but of this network only the weights are known."""

@@ -60,7 +60,7 @@ class FilterBank:
 
 
 def convolutions(net: Network) -> tuple[str, ...]:
-    """The names of the Conv1d and Conv2d layers, in execution order, each once.
+    """The names of the Conv1d and Conv2d layers, in execution order, each once; without a graph, in the file's order.
 
     Raises:
         SpError: the network has none.
@@ -68,12 +68,14 @@ def convolutions(net: Network) -> tuple[str, ...]:
     >>> convolutions(Network(nn.Sequential(nn.Conv2d(3, 4, 3)), name="one", input_size=(3, 8, 8)))
     ('0',)
     """
-    names = []
-    for layer in net.layers:
-        if layer.call == 1 and isinstance(net.module.get_submodule(layer.module), (nn.Conv1d, nn.Conv2d)):
-            names.append(layer.module)
+    if net.has_graph:
+        paths = [layer.module for layer in net.layers if layer.call == 1]
+    else:
+        paths = [name for name, _ in net.module.named_modules()]
+    names = [path for path in paths if isinstance(net.module.get_submodule(path), (nn.Conv1d, nn.Conv2d))]
     if not names:
-        kinds = sorted({layer.kind for layer in net.layers if layer.leaf})
+        leaves = (part for part in net.module.modules() if next(part.children(), None) is None)
+        kinds = sorted({type(part).__name__ for part in leaves})
         raise SpError(
             f"{net.name} has no convolution, so it has no filters to show (its layers are {', '.join(kinds[:6])}); "
             "choose another network, or look at its weight matrices."

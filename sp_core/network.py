@@ -126,8 +126,16 @@ class Network:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """Every layer with one tensor as output, in execution order. Raises SpError if the network cannot run."""
+        """Every layer with one tensor as output, in execution order.
+
+        Raises SpError if the network cannot run, NeedsGraph if only its weights are known.
+        """
         return trace_layers(self.module, self.input_size)
+
+    @property
+    def has_graph(self) -> bool:
+        """Whether images can be run through it; False where only the weights are known."""
+        return self.confidence != "weights-only"
 
     @property
     def device(self) -> torch.device:
@@ -136,7 +144,9 @@ class Network:
 
     @cached_property
     def class_count(self) -> int:
-        """How many logits come out (0 when the output is not a vector)."""
+        """How many logits come out (0 when the output is not a vector, or nothing can be run)."""
+        if not self.has_graph:
+            return 0
         with torch.no_grad():
             clone = private_copy(self.module, to="meta")
             output = single(clone(torch.empty(1, *self.input_size, dtype=input_dtype(clone), device="meta")))

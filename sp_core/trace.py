@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sp_core.errors import SpError
+from sp_core.errors import NeedsGraph, SpError
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,7 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
 
     Raises:
         SpError: the network does not accept an input of that size.
+        NeedsGraph: only its weights are known.
 
     >>> [layer.output_shape for layer in trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 8, 8))]
     [(4, 6, 6)]
@@ -130,6 +131,8 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
     dtype = input_dtype(module)
     try:
         return run_layers(private_copy(module, to="meta"), torch.empty(1, *input_size, dtype=dtype, device="meta"))
+    except NeedsGraph:
+        raise
     except Exception as meta_error:  # noqa: BLE001 - a network may do anything; real numbers are the second try
         try:
             device = next((p.device for p in module.parameters()), torch.device("cpu"))

@@ -137,7 +137,7 @@ def bad(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("unknown.pth", "none of the"),
+        ("unknown.pth", "no weight matrix"),
         ("cut.pth", "damaged or incomplete"),
         ("old-cut.pth", "damaged or incomplete"),
         ("empty.pth", "is empty (0 bytes)"),

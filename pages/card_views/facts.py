@@ -91,7 +91,7 @@ def layers(card: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "layer": layer["name"],
             "kind": layer["kind"],
-            "output": "×".join(map(str, layer["output"])),
+            "output": "×".join(map(str, layer["output"] or ())) or None,
             "parameters": layer["parameters"],
             "MACs": layer["macs"],
             "receptive field": _extent(layer["receptive_field"]["size"]),

@@ -31,6 +31,7 @@ PAGES = {
         ("weights.py", "Weight matrices", ":material/table_chart:", "Spectra, low rank and symmetry"),
     ],
 }
+WITHOUT_GRAPH = ("card.py", "filters.py", "weights.py")  # pages that also work where only the weights are known
 
 _routed: ContextVar[bool] = ContextVar("routed", default=False)
 

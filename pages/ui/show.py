@@ -15,7 +15,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.ui.sidebar import Selection
-from sp_core.errors import SpError
+from sp_core.errors import NeedsGraph, SpError
 from sp_core.images import png
 
 STYLE = """
@@ -40,6 +40,13 @@ def guarded(run: Callable[[], Any]) -> None:
     """Run a page: a person's mistake becomes its sentence, a fault of ours an apology; never a traceback."""
     try:
         run()
+    except NeedsGraph as error:
+        from pages.ui import nav
+
+        st.info(str(error), icon=":material/account_tree:")
+        with st.container(horizontal=True):
+            for file in nav.WITHOUT_GRAPH:
+                nav.page_link(file)
     except SpError as error:
         st.error(str(error), icon=":material/error:")
     except Exception as error:

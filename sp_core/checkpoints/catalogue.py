@@ -72,7 +72,7 @@ class Blueprint:
         return self.shapes[self.stem][1] if self.stem else 3
 
 
-class _EmptyOnMeta(TorchFunctionMode):
+class empty_on_meta(TorchFunctionMode):
     """Within it, in this thread only, ``torch.empty`` (what layers are made of) allocates nothing.
 
     ``torch.device("meta")`` would also move the arithmetic with which RegNet works out its widths. Drawing random
@@ -111,7 +111,7 @@ def skeleton(name: str, classes: int | None = None, auxiliary: bool = True) -> n
     >>> next(skeleton("torchvision:alexnet").parameters()).is_meta
     True
     """
-    with _EmptyOnMeta():
+    with empty_on_meta():
         return build(name, classes, auxiliary)
 
 

@@ -51,6 +51,8 @@ def of_weights(weights: Any) -> Feeding:
 
 def of_verdict(verdict: Verdict) -> Feeding:
     """The feeding of a checkpoint of which only the architecture is known; what is a guess is said."""
+    if not verdict.architecture:
+        return Feeding((verdict.channels, 224, 224))  # never used: without a graph nothing is fed
     kind, _, short = verdict.architecture.partition(":")
     fed = of_zoo(short) if kind == "zoo" else _of_torchvision(short, verdict)
     return _with_channels(_with_classes(fed, verdict.classes), verdict.channels)

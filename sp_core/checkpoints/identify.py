@@ -2,7 +2,7 @@
 
 ``exact`` means a strict load of every tensor after two adaptations that the shapes themselves dictate: the number of
 classes and the number of input channels. ``likely`` means that the body fits and the rest was guessed; what differs is
-listed.
+listed. ``weights-only`` means that nothing known fits: the weights can be looked at, and nothing is run.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from sp_core.checkpoints.catalogue import (
     candidates,
     has_auxiliary,
     skeleton,
-    torchvision_names,
 )
-from sp_core.checkpoints.names import variants
+from sp_core.checkpoints.loose import image_channels, loose
+from sp_core.checkpoints.names import bare, variants
 from sp_core.checkpoints.read import Checkpoint
 from sp_core.checkpoints.verdict import Verdict
 from sp_core.errors import SpError
@@ -36,8 +36,11 @@ def identify(checkpoint: Checkpoint, hint: str | None = None) -> tuple[Verdict, 
 
     ``hint`` is tried first; where it fits exactly, nothing else is.
 
+    Where no known architecture has these names and shapes, the module is a :class:`~sp_core.checkpoints.loose.Loose`
+    one, which cannot be run.
+
     Raises:
-        SpError: no known architecture has these names and shapes.
+        SpError: there is no weight matrix among the tensors.
     """
     if hint is not None and (sure := _exact(hint, checkpoint.tensors)) is not None:
         return sure, _filled(sure, checkpoint.tensors), ()
@@ -56,11 +59,23 @@ def identify(checkpoint: Checkpoint, hint: str | None = None) -> tuple[Verdict, 
                 found = guess(_plan(name, tensors), tensors)
                 if found is not None:
                     return found[0], found[1], (note,) if note else ()
-    raise SpError(
-        f"{checkpoint.filename} holds {checkpoint.summary()}; none of the {len(torchvision_names())} torchvision "
-        "classifiers or the architectures of the zoo has these names and shapes. Build the network in "
-        "Python and pass it as sp.Network(module, input_size=…)."
+    return _weights_only(checkpoint)
+
+
+def _weights_only(checkpoint: Checkpoint) -> tuple[Verdict, nn.Module, tuple[str, ...]]:
+    """The weights by their names, for the questions that need no forward pass."""
+    tensors = bare(checkpoint.tensors)
+    if not any(tensor.ndim > 1 and tensor.is_floating_point() for tensor in tensors.values()):
+        raise SpError(
+            f"{checkpoint.filename} holds {checkpoint.summary()}: no weight matrix, so there is nothing to look at; "
+            "save the weights with torch.save(model.state_dict(), 'weights.pth')."
+        )
+    why = (
+        f"No architecture is known that has these names and shapes: {checkpoint.summary()}. "
+        "Only the weights can be looked at."
     )
+    channels = image_channels(tensors) or 3
+    return Verdict("", "weights-only", (why,), channels=channels), loose(tensors, checkpoint.filename), ()
 
 
 def _plan(name: str, tensors: Mapping[str, Tensor]) -> Blueprint:

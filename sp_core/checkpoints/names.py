@@ -145,3 +145,16 @@ def variants(tensors: Mapping[str, Tensor]) -> Iterator[tuple[dict[str, Tensor],
                 yield inside | outside, ""
             first = ", ".join(sorted(outside)[:3])
             yield inside, f"{len(outside)} tensors outside '{prefix}' were left out ({first})."
+
+
+def bare(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the prefixes that all their names share.
+
+    >>> import torch
+    >>> list(bare({"model.net.conv.weight": torch.zeros(1), "model.net.fc.weight": torch.zeros(1)}))
+    ['conv.weight', 'fc.weight']
+    """
+    current = dict(tensors)
+    while shared := [prefix for prefix in PREFIXES if current and all(name.startswith(prefix) for name in current)]:
+        current = {name.removeprefix(shared[0]): tensor for name, tensor in current.items()}
+    return current

@@ -130,7 +130,7 @@ def from_checkpoint(
         said.append("transform_input is on, as with torchvision's own weights; the file does not say.")
     stem = Path(checkpoint.filename).stem
     said += [*fed.warnings, *checkpoint.notes, *notes]
-    net = _network(module, stem, fed, device, source, verdict.architecture, verdict.confidence, tuple(said))
+    net = _network(module, stem, fed, device, source, verdict.architecture or None, verdict.confidence, tuple(said))
     net.record = _record(checkpoint, card)
     return net
 
@@ -150,7 +150,7 @@ def _network(
     fed: feeding.Feeding,
     device: torch.device | None,
     source: str,
-    architecture: str,
+    architecture: str | None,
     confidence: str = "exact",
     warnings: tuple[str, ...] = (),
 ) -> Network:

@@ -10,8 +10,8 @@ class Verdict:
     """What a checkpoint was found to be.
 
     Attributes:
-        architecture: ``"torchvision:resnet18"``.
-        confidence: ``"exact"`` or ``"likely"``.
+        architecture: ``"torchvision:resnet18"``; "" when only the weights are known.
+        confidence: ``"exact"``, ``"likely"`` or ``"weights-only"``.
         differences: sentences on what does not fit (empty when exact).
         also: other architectures that fit exactly as well.
         classes: how many outputs the head has; 0 when there is no head.
