@@ -22,7 +22,9 @@ types: $(VENV)/dev.done
 	$(BIN)/mypy
 
 bench: $(VENV)/dev.done
-	@for name in backprop patches synthesis textures; do echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	@for file in benchmarks/[a-z]*.py; do name=$$(basename $$file .py); [ $$name = record ] && continue; \
+		echo "== $$name"; $(BIN)/python -m benchmarks.$$name || exit 1; done
+	$(BIN)/python -m benchmarks.record
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

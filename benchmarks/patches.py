@@ -1,6 +1,6 @@
 """What an index costs beside the bare forward pass over the same decoded batches.
 
-``python benchmarks/patches.py`` prints one line a network. Processor time of one thread, median of the runs, so that a
+``python -m benchmarks.patches`` prints one line a network. Processor time of one thread, median of the runs, so that a
 busy machine disturbs little. The first batches cost most, because every image is among the best so far: the ratio falls
 with the number of images. Aim: at most 1.25 times the bare forward pass.
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 import sp_core as sp
+from benchmarks import record
 from sp_core.patches import build
 
 CASES = (
@@ -75,6 +76,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="networks whose name holds this")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    lines, details = [], {}
     for name, side in CASES:
         if args.only not in name:
             continue
@@ -82,12 +84,18 @@ def main() -> None:
         batch = build.identify(net, data, 9, None, None)["settings"]["batch"]
         bare(net, data, batch)
         pairs = [(bare(net, data, batch), *indexed(net, data)) for _ in range(args.runs)]
-        ratio = statistics.median(index / forward for forward, index, _ in pairs)
+        ratios = sorted(index / forward for forward, index, _ in pairs)
+        ratio = statistics.median(ratios)
         forward = statistics.median(pair[0] for pair in pairs) / len(data) * 1000
         print(
             f"{name:28} {forward:6.1f} ms/image bare, index / bare {ratio:5.3f}, {pairs[0][2] / 1e6:5.2f} MB",
             flush=True,
         )
+        details[name] = {"images": len(data), "ms an image, bare": forward, "ratios": ratios, "bytes": pairs[0][2]}
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        lines.append(record.line(f"patch index, {name}", "the bare forward passes", ratio, spread, "1.25"))
+    setup = f"processor time of one thread, medians of {args.runs} runs, images decoded before"
+    print(record.write("patches", setup, lines, details))
 
 
 if __name__ == "__main__":

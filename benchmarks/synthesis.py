@@ -16,6 +16,7 @@ from torch import nn
 from torchvision import models
 
 import sp_core as sp
+from benchmarks import record
 from sp_core.capture import capture
 
 
@@ -66,9 +67,9 @@ def ours(net: sp.Network, layer: str, images: int, parametrisation: str, transfo
         steps=512, size=min(net.input_size[1:]), copies=images, parametrisation=parametrisation, transforms=transforms
     )
     while True:
-        for record in sp.ascend(net, f"{layer}:0", settings):
+        for step in sp.ascend(net, f"{layer}:0", settings):
             yield
-            if record.step == 500:
+            if step.step == 500:
                 break
 
 
@@ -98,6 +99,7 @@ def main() -> None:
     if device.type == "cpu":
         torch.set_num_threads(1)
     print(f"torch {torch.__version__}, {device}, batch of {args.images}\n")
+    lines, details = [], {}
     print("| network | ms, bare | ours / bare | pixel, no transforms | ours / bare stopped at the layer |")
     print("|---|---|---|---|---|")
     for name, make, layer, size in CASES:
@@ -111,8 +113,16 @@ def main() -> None:
         found = per_step(rows, device, args.rounds, 4 if size[1] > 100 else 10)
         print(
             f"| {name}, {layer} | {1000 * found['whole']:.1f} | {found['ours'] / found['whole']:.2f} "
-            f"| {found['plain'] / found['whole']:.2f} | {found['ours'] / found['stopped']:.2f} |"
+            f"| {found['plain'] / found['whole']:.2f} | {found['ours'] / found['stopped']:.2f} |",
+            flush=True,
         )
+        details[f"{name}, {layer}"] = {f"seconds a step, {row}": seconds for row, seconds in found.items()}
+        ratio = found["ours"] / found["stopped"]
+        lines.append(
+            record.line(f"gradient ascent, {name}, {layer}", "the bare step, stopped there", ratio, aim="1.10")
+        )
+    setup = f"{device}, batch of {args.images}, medians of {args.rounds} interleaved runs"
+    print(record.write("synthesis", setup, lines, details))
 
 
 if __name__ == "__main__":

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import os
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks import record
 from sp_core.datasets.textures import VERSION, Textures, render
 
 SIZES = {64: 2_048, 128: 512}  # pixels -> images in one run
@@ -45,17 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    result: dict[str, object] = {
-        "benchmark": "textures",
-        "version": VERSION,
-        "device": torch.cuda.get_device_name() if args.device != "cpu" else "cpu",
-        "threads": args.threads,
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "sizes": {},
-    }
+    lines, sizes = [], {}
     for size, count in SIZES.items():
         indices = torch.arange(count)
         drawn = best_rate(lambda i=indices, s=size: render(i, seed=0, size=s, device=args.device), count, args.device)
@@ -65,15 +53,15 @@ def main() -> None:
             Textures(seed=0).picture(index, size=size).save(file, "JPEG", quality=90)
             files.append(file.getvalue())
         decoded = best_rate(lambda f=files: [np.asarray(Image.open(io.BytesIO(data))) for data in f], len(files), "cpu")
-        result["sizes"][str(size)] = {
+        sizes[str(size)] = {
             "images_per_second": round(drawn),
             "jpeg_images_per_second": round(decoded),
             "ratio": round(drawn / decoded, 3),
         }
         print(f"{size} × {size}: {drawn:,.0f} images/s drawn, {decoded:,.0f} from JPEG: ratio {drawn / decoded:.2f}")
-    path = Path(__file__).parent / "results" / "textures.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(result, indent=2) + "\n")
+        lines.append(record.line(f"drawing a {size}×{size} texture", "decoding it from JPEG", decoded / drawn))
+    setup = f"texture version {VERSION}, {args.device}, {args.threads} threads, the fastest of 5 runs"
+    print(record.write("textures", setup, lines, sizes))
 
 
 if __name__ == "__main__":
