@@ -1,8 +1,9 @@
 """One pass over a data set fills the index of every layer.
 
-The forward passes run on one private copy of the network, made for the job; its hooks take the spatial maxima of each
-map as soon as it is there, and the map is gone before the next layer's. The position of a maximum is looked for only
-in the few maps that are kept. Springenberg et al., "Striving for Simplicity" (2015), figure 3, is made of the result.
+The forward passes run on one private copy of the network, made for the job; its hooks note the spatial maximum of each
+map and its position as soon as the map is there, and it is gone before the next layer's. Few images go through at once,
+so that maps stay in the processor's cache; what was noted of a block of images is then counted in one go for the
+channels of all layers. Springenberg et al., "Striving for Simplicity" (2015), figure 3, is made of the result.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from sp_core.datasets.source import fit
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.patches import store
-from sp_core.patches.plan import check_same, identify
+from sp_core.patches.plan import check_same, identify, relations, rises
 from sp_core.patches.tally import Sample, Tally
 from sp_core.trace import LayerNames, layer_name, single
 
-DECODED = 64  # images made at once
+BLOCK = 64  # images that are made, and counted, at once
 MOST_TOP = 100
 SAVE_SECONDS = 2.0  # between two savings, at least
 SAVE_SHARE = 20  # and as many times what a saving takes
@@ -128,7 +129,7 @@ def _begin(net: Network, dataset: Any, folder: Path, header: dict[str, Any], sta
         header=header,
         start=start,
         done=start,
-        tallies={r["name"]: Tally(r["shape"][0], top, classes) for r in header["layers"] if "same_as" not in r},
+        tally=Tally(sum(r["shape"][0] for r in header["layers"] if "same_as" not in r), top, classes),
         sample=Sample(torch.zeros(0, dtype=torch.int64)),
         class_counts=torch.zeros(len(header["dataset"]["classes"]), dtype=torch.int64),
     )
@@ -138,78 +139,98 @@ def _begin(net: Network, dataset: Any, folder: Path, header: dict[str, Any], sta
 
 
 class _Pass:
-    """Forward passes on a private copy whose hooks feed the tallies of ``state``."""
+    """Forward passes on a private copy whose hooks note maxima and their places, and the counting of both."""
 
     def __init__(self, net: Network, state: store.State) -> None:
         self.net, self.state = net, state
         self.clone = net.clone()
         self.names = LayerNames(self.clone)
-        self.images = self.labels = torch.zeros(0, dtype=torch.int64)
-        self.sampled: Tensor | None = None
-        paths = {name.split("#")[0] for name in state.tallies}
+        self.columns = state.columns
+        self.before = _risen_from(net, self.columns)
+        self.maxima = self.places = torch.zeros(0)  # [b, channels of all layers], of the block at work
+        self.rows = slice(0)  # of the batch at work
+        paths = {name.split("#")[0] for name in self.columns}
         for name, part in self.clone.named_modules():
             if name in paths:
                 part.register_forward_hook(self._note)
 
-    def __call__(self, pixels: Tensor, images: Tensor, labels: Tensor) -> None:
-        state = self.state
-        self.names.calls.clear()
-        self.images, self.labels = images, labels
-        self.sampled = state.sample.add(images)
-        with torch.no_grad():
-            self.clone(self.net.normalise(self.net.check_images(pixels)))
+    def begin(self, count: int) -> None:
+        """Make room for ``count`` images."""
+        shape, device = (len(self.state.tally.arrays["active"]), count), self.net.device
+        # One channel's values lie together: that is how they are counted.
+        self.maxima = torch.full(shape, torch.nan, device=device).T  # NaN: what is not noted is found out
+        self.places = torch.zeros(shape, dtype=torch.int64, device=device).T
+        self.rows = slice(0)
+
+    def note(self, pixels: Tensor) -> None:
+        """Note the maxima of the next images ``[b, c, h, w]``."""
+        if len(pixels):
+            self.names.calls.clear()
+            self.rows = slice(self.rows.stop, self.rows.stop + len(pixels))
+            with torch.no_grad():
+                self.clone(self.net.normalise(self.net.check_images(pixels)))
+
+    def count(self, images: Tensor, labels: Tensor) -> None:
+        """Take what was noted of ``images`` into the tallies."""
+        if not len(images):
+            return
+        state, maxima, places = self.state, self.maxima[: len(images)].cpu(), self.places[: len(images)].cpu()
+        self._check(maxima, images)
+        state.tally.add(maxima, places, images, labels, state.sample.add(images))
         state.images += len(images)
         known = labels[labels >= 0]
         state.class_counts += torch.bincount(known, minlength=len(state.class_counts))
         state.kept = torch.cat([state.kept, images.int()])
         state.labels = torch.cat([state.labels, labels.int()])
 
+    def _check(self, maxima: Tensor, images: Tensor) -> None:
+        if bool(maxima.isfinite().all()):
+            return
+        wrong = ~maxima.isfinite()
+        column = int(wrong.any(0).nonzero()[0])  # the first layer in which it shows
+        name = next(name for name, where in self.columns.items() if column < where.stop)
+        row = int(wrong[:, column].nonzero()[0])
+        raise SpError(
+            f"Layer {name} of {self.net.name} gives {maxima[row, column]:.0f} on image {int(images[row])}: "
+            "the weights have diverged or the file is damaged; load another checkpoint."
+        )
+
     def _note(self, part: nn.Module, _inputs: Any, output: Any) -> None:
         name = layer_name(*self.names.next(part))
-        tally, tensor = self.state.tallies.get(name), single(output)
-        if tally is None or tensor is None:
+        where, tensor = self.columns.get(name), single(output)
+        if where is None or tensor is None:
             return
-        maps = tensor if tensor.ndim == 4 else tensor[:, :, None, None]
-        maxima = maps.amax((2, 3)).float().cpu()
-        if not bool(maxima.isfinite().all()):
-            row = int((~maxima.isfinite()).any(1).nonzero()[0])
-            raise SpError(
-                f"Layer {name} of {self.net.name} gives {maxima[row][~maxima[row].isfinite()][0]:.0f} on image "
-                f"{int(self.images[row])}: the weights have diverged or the file is damaged; load another checkpoint."
-            )
-        tally.add(maxima, self.images, self.labels, self.sampled, _Places(maps))
+        maps = tensor.flatten(2) if tensor.ndim == 4 else tensor[:, :, None]
+        places = self.places[self.rows, self.before[name]] if name in self.before else _first_maxima(maps)
+        self.maxima[self.rows, where] = maps.gather(2, places[:, :, None])[:, :, 0]
+        self.places[self.rows, where] = places
 
 
-class _Places:
-    """Finds the flat positions of the maxima (the first, where there are several) of a few of maps ``[b, c, h, w]``.
+def _first_maxima(maps: Tensor) -> Tensor:
+    """Where the largest value of maps ``[b, c, cells]`` comes first: int64 ``[b, c]``.
 
-    On the CPU by numpy, whose search is several times as fast as torch's; all at once where most are asked for.
+    On the CPU by numpy, whose search is several times as fast as torch's.
     """
-
-    def __init__(self, maps: Tensor) -> None:
-        self.maps = maps
-        self.every: Tensor | None = None
-
-    def __call__(self, rows: Tensor, channels: Tensor) -> Tensor:
-        batch, count, height, width = self.maps.shape
-        cells = height * width
-        if cells == 1 or not len(rows):
-            return torch.zeros(len(rows), dtype=torch.int64)
-        flat = self.maps.reshape(batch * count, cells)
-        wanted = rows * count + channels
-        if self.every is None and 3 * len(wanted) > batch * count:
-            self.every = _first_maxima(flat)
-        if self.every is not None:
-            return self.every[wanted]
-        step = max(1, 2**23 // cells)  # maps copied at once: 32 MB
-        return torch.cat([_first_maxima(flat.index_select(0, part.to(flat.device))) for part in wanted.split(step)])
+    if maps.shape[2] == 1:
+        return torch.zeros(maps.shape[:2], dtype=torch.int64, device=maps.device)
+    if maps.device.type != "cpu":
+        return maps.argmax(2)
+    return torch.from_numpy(maps.float().numpy().argmax(2))
 
 
-def _first_maxima(rows: Tensor) -> Tensor:
-    """Where the first maximum of each row of ``[n, cells]`` is, on the CPU."""
-    if rows.device.type != "cpu":
-        return rows.argmax(1).cpu()
-    return torch.from_numpy(rows.float().numpy().argmax(1))
+def _risen_from(net: Network, columns: dict[str, slice]) -> dict[str, slice]:
+    """Layers that never turn two values of a channel around, to the columns of the layer whose output they are given.
+
+    Their largest value is where their input's is, which saves the search: two of three maps, as a rule. Where a
+    rectifier makes many values equal, the place is the one where its input is largest.
+    """
+    _, follows = relations(net)
+    found = {}
+    for name, before in follows.items():
+        part = net.module.get_submodule(name.split("#")[0])
+        if name in columns and before in columns and rises(part):
+            found[name] = columns[before]
+    return found
 
 
 def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int) -> Iterator[Progress]:
@@ -221,14 +242,27 @@ def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int
         yield Progress(state.done, stop, 0.0, 0, True, state.skipped_count)
         return
     job = _Pass(net, state)
+
+    def take(block: _Block, edge: int) -> None:
+        """Count the images of ``block`` below ``edge``, which have all been noted."""
+        of = block.images < edge
+        job.count(block.images[of], block.labels[of])
+        bad = [image for image in block.bad if state.done <= image < edge]
+        state.skipped = (state.skipped + bad)[: store.NAMED_SKIPS]
+        state.skipped_count += len(bad)
+        state.done = edge
+
+    edge = state.done
     try:
-        for pixels, images, labels, bad in _batches(net, dataset, state.done, stop, grid):
-            if len(images):
-                job(pixels, images, labels)
-            state.skipped = (state.skipped + bad)[: store.NAMED_SKIPS]
-            state.skipped_count += len(bad)
-            fresh += len(images) + len(bad)
-            state.done += len(images) + len(bad)
+        for block in _blocks(net, dataset, state.done, stop, grid):
+            job.begin(len(block.images))
+            while edge < block.end:
+                start, edge = edge, min((edge // grid + 1) * grid, block.end)  # a resumed run cuts alike
+                job.note(block.pixels[(block.images >= start) & (block.images < edge)])
+                fresh += edge - start
+                if edge < block.end:
+                    yield Progress(edge, stop, time.monotonic() - began, fresh, False, state.skipped_count)
+            take(block, edge)
             now = time.monotonic()
             saved = state.done >= stop or now - saved_at > max(SAVE_SECONDS, SAVE_SHARE * cost)
             if saved:
@@ -237,6 +271,9 @@ def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int
                 cost = saved_at - now
             yield Progress(state.done, stop, time.monotonic() - began, fresh, saved, state.skipped_count)
     except GeneratorExit:  # stopped between two batches: nothing is lost
+        if edge > state.done:
+            take(block, edge)
+            saved = False
         if not saved:
             _save(folder, state)
         raise
@@ -251,19 +288,26 @@ def _save(folder: Path, state: store.State) -> None:
             store.write(folder, state)
 
 
-def _batches(
-    net: Network, dataset: Any, done: int, stop: int, grid: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor, list[int]]]:
-    """Pixels, image numbers, labels, unreadable images; cut at multiples of ``grid``: a resumed run cuts alike."""
-    block = max(DECODED // grid, 1) * grid
+@dataclass(frozen=True)
+class _Block:
+    """Images that are made, and counted, at once: pixels, numbers and labels of those that could be read; the others'
+    numbers; and one past the last number.
+    """
+
+    pixels: Tensor
+    images: Tensor
+    labels: Tensor
+    bad: list[int]
+    end: int
+
+
+def _blocks(net: Network, dataset: Any, done: int, stop: int, grid: int) -> Iterator[_Block]:
+    """The images from ``done`` to ``stop``, cut at multiples of a block. The first one is short: a picture at once."""
+    block = max(BLOCK // grid, 1) * grid
+    end = min((done // grid + 1) * grid, stop)
     while done < stop:
-        end = min((done // block + 1) * block, stop)
-        pixels, images, labels, bad = _read(net, dataset, done, end)
-        while done < end:
-            edge = min((done // grid + 1) * grid, end)
-            of = (images >= done) & (images < edge)
-            yield pixels[of], images[of], labels[of], [image for image in bad if done <= image < edge]
-            done = edge
+        yield _Block(*_read(net, dataset, done, end), end)
+        done, end = end, min((end // block + 1) * block, stop)
 
 
 def _read(net: Network, dataset: Any, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
@@ -304,8 +348,7 @@ def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
     held = len(a.sample.images)
     order = a.sample.add(b.sample.images)
     order = torch.arange(held) if order is None else order
-    for name, tally in a.tallies.items():
-        tally.merge(b.tallies[name], order)
+    a.tally.merge(b.tally, order)
     a.done, a.images = b.done, a.images + b.images
     a.skipped = (a.skipped + b.skipped)[: store.NAMED_SKIPS]
     a.skipped_count += b.skipped_count

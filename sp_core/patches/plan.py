@@ -71,13 +71,13 @@ def _batch(net: Network) -> int:
     """Few large images, because maps that fit the processor's cache are reduced, and convolved, faster."""
     if net.device.type != "cpu":
         return 128
-    return 16 if max(net.input_size[1:]) > 96 else 64
+    return 4 if max(net.input_size[1:]) > 96 else 32
 
 
 def _layers(net: Network, wanted: Iterable[str] | None) -> list[dict[str, Any]]:
     """The layers to index, in order of execution, as they stand in ``index.json``."""
     named = None if wanted is None or wanted == "compact" else [net.layer(name).name for name in wanted]
-    same, follows = _relations(net)
+    same, follows = relations(net)
     table = {layer.name: layer for layer in net.layers}
     rows: list[dict[str, Any]] = []
     known: set[str] = set()
@@ -114,7 +114,7 @@ def _is_default(layer: Layer, wanted: Any, follows: dict[str, str], table: dict[
     return not normalised and not rectified
 
 
-def _relations(net: Network) -> tuple[dict[str, str], dict[str, str]]:
+def relations(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     """Layers whose output is an earlier layer's very output, and leaves whose input is; layer name to layer name."""
     clone = private_copy(net.module, to="meta")
     names = LayerNames(clone)
@@ -149,6 +149,15 @@ def _relations(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     except Exception:  # noqa: BLE001 - a network that needs real numbers is indexed without this saving
         return {}, {}
     return same, follows
+
+
+def rises(part: nn.Module) -> bool:
+    """Whether ``part`` keeps the order of the values of each channel, or makes some of them equal."""
+    if isinstance(part, nn.BatchNorm2d):
+        return part.running_mean is not None and (part.weight is None or bool((part.weight > 0).all()))
+    if isinstance(part, nn.LeakyReLU):
+        return part.negative_slope >= 0
+    return isinstance(part, (nn.ReLU, nn.Hardtanh, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardsigmoid))
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], dataset: Any, folder: Path, start: int) -> None:

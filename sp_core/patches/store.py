@@ -40,13 +40,14 @@ class State:
 
     ``header`` is what identifies the index: schema, network, dataset, settings, layers. ``images`` counts those that
     were read; ``skipped`` names the first that were not. ``kept`` ``[m]`` ascending and ``labels`` ``[m]``: the images
-    that some channel keeps, and their classes. ``class_counts`` int64 ``[classes]``.
+    that some channel keeps, and their classes. ``class_counts`` int64 ``[classes]``. ``tally`` holds the channels of
+    all layers one after another; ``columns`` says which are a layer's.
     """
 
     header: dict[str, Any]
     start: int
     done: int
-    tallies: dict[str, Tally]
+    tally: Tally
     sample: Sample
     class_counts: Tensor
     images: int = 0
@@ -55,14 +56,32 @@ class State:
     kept: Tensor = field(default_factory=_empty)
     labels: Tensor = field(default_factory=_empty)
 
+    @property
+    def columns(self) -> dict[str, slice]:
+        """Layer name to its channels in ``tally``, without layers that are the same as an earlier one."""
+        return columns(self.header["layers"])
+
+    @property
+    def tallies(self) -> dict[str, Tally]:
+        """Layer name to the tally of its channels, which shares the memory of ``tally``."""
+        return {name: self.tally.part(where) for name, where in self.columns.items()}
+
     def prune(self) -> None:
         """Forget the labels of images that no channel keeps."""
-        parts = [self.sample.images.int()]
-        for tally in self.tallies.values():
-            parts += [tally.arrays["top_image"].flatten(), tally.arrays["bottom_image"].flatten()]
-        wanted = torch.cat(parts).unique()
+        both = (self.tally.arrays["top_image"].flatten(), self.tally.arrays["bottom_image"].flatten())
+        wanted = torch.cat([self.sample.images.int(), *both]).unique()
         at = torch.isin(self.kept, wanted)
         self.kept, self.labels = self.kept[at], self.labels[at]
+
+
+def columns(layers: list[dict[str, Any]]) -> dict[str, slice]:
+    """Layer name to its channels among all channels, of the layers as ``index.json`` lists them."""
+    found, first = {}, 0
+    for row in layers:
+        if "same_as" not in row:
+            found[row["name"]] = slice(first, first + row["shape"][0])
+            first += row["shape"][0]
+    return found
 
 
 def read_header(folder: str | Path) -> dict[str, Any] | None:
@@ -155,19 +174,16 @@ def load(folder: str | Path) -> State:
 def _unpack(full: dict[str, Any], arrays: dict[str, Tensor]) -> State:
     header = {key: full[key] for key in ("schema", "network", "dataset", "settings", "layers")}
     top = header["settings"]["top"]
-    tallies = {}
-    for layer in header["layers"]:
-        if "same_as" not in layer:
-            tally = Tally(0, top, 0)
-            for what in tally.arrays:
-                array = arrays[f"{layer['name']}/{what}"]
-                tally.arrays[what] = array.int() if array.dtype == torch.int16 else array
-            tallies[layer["name"]] = tally
+    tally = Tally(0, top, 0)
+    for what in tally.arrays:
+        parts = [arrays[f"{name}/{what}"] for name in columns(header["layers"])]
+        axis = 1 if what == "class_sum" else 0
+        tally.arrays[what] = torch.cat([part.int() if part.dtype == torch.int16 else part for part in parts], axis)
     return State(
         header=header,
         start=full["start"],
         done=full["done"],
-        tallies=tallies,
+        tally=tally,
         sample=Sample(arrays["sample_image"].long(), header["settings"]["samples"]),
         class_counts=torch.tensor(full["class_counts"], dtype=torch.int64),
         images=full["images"],
