@@ -1,5 +1,6 @@
 """The index of maximally activating patches against brute force, its laws, and what a kill leaves."""
 
+import json
 import os
 import signal
 import subprocess
@@ -525,7 +526,6 @@ def test_cache_folder_tells_networks_and_sets_apart(net, tmp_path, monkeypatch):
 
 
 def test_verbs_index_and_top(tmp_path, capsys, monkeypatch):
-    import json
 
     from sp_core import cli
     from sp_core.commands import index as verb
@@ -545,3 +545,26 @@ def test_verbs_index_and_top(tmp_path, capsys, monkeypatch):
     assert "worst of 12 images of textures" in capsys.readouterr().out
     assert cli.main(["top", folder, "0:7"]) == 2
     assert "channels 0 to 3; got 7" in capsys.readouterr().err
+
+
+def test_parquet_holds_every_patch(net, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    index, _ = _build(net, Noise(), tmp_path / "index")
+    count = sp.patches.write_parquet(index, tmp_path / "index.parquet")
+    rows = parquet.read_table(tmp_path / "index.parquet").to_pylist()
+    assert count == len(rows) == sum(index.channels(layer) * (4 + 4 + SAMPLES) for layer in index.layers)
+    for unit in ("stem:3", "block.1:0", "head:2"):
+        layer, _, channel = unit.partition(":")
+        for which in ("best", "worst"):
+            mine = [r for r in rows if (r["layer"], r["channel"], r["which"]) == (layer, int(channel), which)]
+            for row, patch in zip(mine, index.patches(unit, which), strict=True):
+                assert (row["image"], row["label"], row["activation"]) == (patch.image, patch.label, patch.activation)
+                place = patch.position or (None, None)
+                assert (row["y"], row["x"]) == place
+                if patch.position:
+                    found = (row["top"], row["bottom"], row["left"], row["right"])
+                    assert found == (patch.field.y0, patch.field.y1, patch.field.x0, patch.field.x1)
+                else:
+                    assert row["top"] is None
+    header = parquet.read_schema(tmp_path / "index.parquet").metadata[b"structural_priors"]
+    assert json.loads(header)["network"]["fingerprint"] == net.fingerprint

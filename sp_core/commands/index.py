@@ -24,13 +24,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--layers", default=None, metavar="NAMES", help="'compact', or layer names with commas (default: all layers)"
     )
     parser.add_argument("--batch", type=int, default=None, metavar="N", help="images a forward pass")
+    parser.add_argument("--parquet", default=None, metavar="FILE", help="also write the patches as a Parquet table")
     parser.add_argument("--fresh", action="store_true", help="start over, whatever the folder holds")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the index; say what it holds."""
     from sp_core import datasets
-    from sp_core.patches import PatchIndex, build_patch_index
+    from sp_core.patches import PatchIndex, build_patch_index, write_parquet
 
     net = load(args)
     dataset = datasets.open(args.dataset, count=args.count)
@@ -46,6 +47,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         text += f" ({last.fresh} looked at now, {speed:.0f} images/s)"
     if index.skipped:
         text += f"; {index.skipped} could not be read"
+    if args.parquet:
+        rows = write_parquet(index, args.parquet)
+        text += f"; {rows} patches in {args.parquet}"
     return {
         "folder": str(args.out),
         "network": {"name": net.name, "fingerprint": net.fingerprint},

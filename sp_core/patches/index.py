@@ -90,6 +90,7 @@ class PatchIndex:
         self.classes: tuple[str, ...] = tuple(header["dataset"]["classes"])
         self._rows: dict[str, dict[str, Any]] = {row["name"]: row for row in header["layers"]}
         self.layers: tuple[str, ...] = tuple(self._rows)
+        self._columns = self._state.columns
         self._labels = dict(zip(self._state.kept.tolist(), self._state.labels.tolist(), strict=True))
 
     def top(self, unit: Unit | str, k: int | None = None) -> tuple[Patch, ...]:
@@ -163,6 +164,23 @@ class PatchIndex:
         """How many channels the layer has."""
         return int(self._rows[self._layer(layer, resolve=False)]["shape"][0])
 
+    def shape(self, layer: str) -> tuple[int, ...]:
+        """``(channels, height, width)`` of the layer's output, or ``(channels,)``."""
+        return tuple(self._rows[self._layer(layer, resolve=False)]["shape"])
+
+    def arrays(self, layer: str) -> dict[str, NDArray[Any]]:
+        """All that is kept of a layer, by the names of :class:`sp_core.patches.tally.Tally`."""
+        return self._arrays(self._layer(layer))
+
+    @property
+    def sample(self) -> NDArray[Any]:
+        """The images of the random sample, int64, in the order of ``sample_value``."""
+        return self._state.sample.images.numpy()
+
+    def labels(self, images: NDArray[Any]) -> NDArray[Any]:
+        """The classes of ``images`` that some unit keeps; -1 where unknown."""
+        return np.array([self._labels.get(image, -1) for image in images.tolist()], dtype=np.int32)
+
     def field(self, layer: str) -> dict[str, Any] | None:
         """The layer's receptive field as ``index.json`` has it; None for a vector."""
         return self._rows[self._layer(layer, resolve=False)].get("field")
@@ -185,12 +203,20 @@ class PatchIndex:
         """How the network is fed; enough where only pictures are wanted: ``cut(dataset, patches, index.feed)``."""
         return Feed(self.input_size, int(self.network["resize"]))
 
+    def fits(self, net: Any) -> bool:
+        """Whether ``net`` is the network that was indexed, fed as it was then."""
+        fed = {"fingerprint": net.fingerprint, "input": list(net.input_size), "resize": net.resize}
+        for what, values in (("mean", net.mean), ("std", net.std)):
+            fed[what] = list(map(float, values)) if values is not None else None
+        return all(self.network[what] == value for what, value in fed.items())
+
     def check_network(self, net: Any) -> None:
         """Raise SpError when ``net`` is not the network that was indexed."""
-        if net.fingerprint != self.network["fingerprint"] or list(net.input_size) != self.network["input"]:
+        if not self.fits(net):
+            fed = ", fed otherwise" if net.fingerprint == self.network["fingerprint"] else ""
             raise SpError(
                 f"The index in {self.folder} is of {self.network['name']} ({self.network['fingerprint']}), not of "
-                f"{net.name} ({net.fingerprint}); build one for this network."
+                f"{net.name} ({net.fingerprint}{fed}); build one for this network."
             )
 
     def open_dataset(self, source: Any = None) -> Any:
@@ -239,7 +265,7 @@ class PatchIndex:
         return name, unit.channel
 
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        return {what: array.numpy() for what, array in self._state.tallies[name].arrays.items()}
+        return {what: array.numpy() for what, array in self._state.tally.part(self._columns[name]).arrays.items()}
 
     def _count(self, k: int | None, held: int) -> int:
         if k is not None and k < 1:
