@@ -1,24 +1,33 @@
 """Reading checkpoints: every container, every wrapping, and nothing but SpError for the rest."""
 
 import io
+import os
 import pickle
 import random
+import re
 import struct
+import subprocess
 import sys
 import tempfile
 import warnings
 import zipfile
+from argparse import Namespace
 from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from torch import nn
 
-from sp_core.checkpoints import containers, names
+from sp_core.checkpoints import archives, inert, names, pickled, stored
+from sp_core.checkpoints.limits import Limits
 from sp_core.checkpoints.read import Checkpoint, read, read_bytes
 from sp_core.errors import SpError
+from tests.fuzz.seeds import quantised
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def saved(content, legacy=False) -> bytes:
@@ -199,12 +208,33 @@ def test_whole_models_are_refused_with_their_classes():
         )
 
 
+def legacy_file(body: bytes, storages=()) -> bytes:
+    head = pickle.dumps(pickled.LEGACY_MAGIC, 2) + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    return head + body + pickle.dumps([key for key, _ in storages], 2) + b"".join(data for _, data in storages)
+
+
 def test_memory_bombs_are_refused():
     # torch's own safe reader would allow this global, and fill 100 GB from 60 bytes.
     bomb = b"\x80\x02c__builtin__\nbytearray\n\x8a\x08" + struct.pack("<q", 10**11) + b"\x85R."
-    data = containers._LEGACY_MAGIC + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + bomb
     with pytest.raises(SpError, match=r"builtins\.bytearray"):
-        read_bytes(data)
+        read_bytes(legacy_file(bomb))
+
+
+def test_pickles_that_grow_while_read_are_stopped():
+    """Containers that hold themselves or one another many times: small, and endless to print, compare or walk."""
+    doubled = b"\x80\x02]q\x00" + b"(h\x00h\x00e" * 5 + b"."
+    for body in (
+        doubled,
+        b"\x80\x02" + b"]" + b"\x85" * 50_000 + b".",  # tuples in tuples
+        b"\x80\x02" + b"(" * 50_000 + b".",
+        b"\x80\x02}q\x00(" + b"".join(b"X\x02\x00\x00\x00%02dh\x00" % place for place in range(99)) + b"u.",
+    ):
+        with pytest.raises(SpError):
+            read_bytes(legacy_file(body))
+    with pytest.raises(SpError, match=r"has more than 1000 pickled parts \(SP_MAX_STEPS changes that\)"):
+        read_bytes(legacy_file(b"\x80\x02" + b"N0" * 1000 + b"N."), limits=Limits(steps=1000))
+    with pytest.raises(SpError, match=r"nests containers more than 100 deep \(SP_MAX_NESTING changes that\)"):
+        read_bytes(legacy_file(b"\x80\x02" + b"(" * 101 + b"t" * 101 + b"."))
 
 
 def test_views_larger_than_their_storage_are_refused():
@@ -248,7 +278,7 @@ def test_compressed_and_overlapping_archives_are_refused(state):
     ("data", "message"),
     [
         (b"", r"up\.pth is empty \(0 bytes\)"),
-        (b"hello world", r"\(11 bytes\) is neither a PyTorch checkpoint nor a \.safetensors file"),
+        (b"hello world", r"\(11 bytes\) is neither a PyTorch checkpoint nor a \.safetensors or ONNX file"),
         (b"\x89PNG\r\n\x1a\n", "is a PNG picture"),
         (b"<!DOCTYPE html><html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "Git LFS pointer.*git lfs pull"),
@@ -270,18 +300,12 @@ def test_junk_says_what_it_is(data, message):
         read_bytes(data, "up.pth")
 
 
-def test_other_archives_say_what_they_hold(tmp_path):
+def test_other_archives_say_what_they_hold():
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("photos/cat.jpg", b"x")
     with pytest.raises(SpError, match=r"no PyTorch checkpoint: it holds photos/cat\.jpg"):
         read_bytes(buffer.getvalue())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        script = torch.jit.trace(nn.Linear(2, 2), torch.zeros(1, 2))
-        torch.jit.save(script, str(tmp_path / "s.pt"))
-    with pytest.raises(SpError, match=r"TorchScript program"):
-        read(tmp_path / "s.pt")
 
 
 def test_places_that_are_no_files(tmp_path):
@@ -295,20 +319,49 @@ def test_places_that_are_no_files(tmp_path):
         read("x" * 5000)
 
 
-def test_limits_are_checked_before_reading(monkeypatch, state):
-    monkeypatch.setattr(containers, "MAX_FILE_BYTES", 1000)
-    with pytest.raises(SpError, match=r"a checkpoint may have at most"):
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(file_gb=1e-7), r"a checkpoint may have at most 1e-07 GB \(SP_MAX_FILE_GB changes that\)"),
+        (Limits(tensors=3), r"holds 9 tensors; at most 3 are read \(SP_MAX_TENSORS changes that\)"),
+        (
+            Limits(weights_gb=1e-7),
+            r"GB of weights in float32; at most 1e-07 GB are read \(SP_MAX_WEIGHTS_GB changes that",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_limits_are_checked_before_reading(form, limits, message, state, monkeypatch):
+    half = {key: value.half() for key, value in state.items()}
+    data = safetensors.torch.save(half) if form == "safetensors" else saved(half, form == "legacy")
+    read_bytes(data)
+    monkeypatch.setattr(stored, "_read_into", lambda *_: pytest.fail("a limit was checked after reading"))
+    with pytest.raises(SpError, match=message):
+        read_bytes(data, limits=limits)
+
+
+def test_more_limits(state):
+    with pytest.raises(
+        SpError, match=r"holds \d+ parts; a checkpoint may have at most 5 \(SP_MAX_MEMBERS changes that"
+    ):
+        read_bytes(saved(state), limits=Limits(members=5))
+    names = {f"{'long' * 50}{place}": torch.zeros(1) for place in range(6000)}
+    for data in (saved(names), saved(names, True), safetensors.torch.save(names)):
+        with pytest.raises(SpError, match=r"lists more than 1 MB of names.*SP_MAX_HEADER_MB changes that"):
+            read_bytes(data, limits=Limits(header_mb=1))
+    tied = {f"w{place}": state["conv.weight"] for place in range(200)}  # each name counts: whoever uses them may copy
+    with pytest.raises(SpError, match="of weights in float32"):
+        read_bytes(saved(tied), limits=Limits(weights_gb=50_000 / 2**30))
+
+
+def test_limits_come_from_the_environment(monkeypatch, state):
+    monkeypatch.setenv("SP_MAX_TENSORS", "3")
+    with pytest.raises(SpError, match=r"holds 9 tensors; at most 3"):
         read_bytes(saved(state))
-    monkeypatch.undo()
-    module = sys.modules["sp_core.checkpoints.read"]
-    monkeypatch.setattr(module, "MAX_TENSORS", 3)
-    for data in (saved(state), safetensors.torch.save(dict(state))):
-        with pytest.raises(SpError, match=r"holds 9 tensors; at most 3 are read"):
-            read_bytes(data)
-    monkeypatch.undo()
-    monkeypatch.setattr(module, "MAX_TENSOR_BYTES", 100)
-    with pytest.raises(SpError, match=r"GB of weights in float32"):
-        read_bytes(saved({key: value.half() for key, value in state.items()}))
+    for wrong in ("many", "-1", "nan", "inf", "0"):
+        monkeypatch.setenv("SP_MAX_TENSORS", wrong)
+        with pytest.raises(SpError, match=rf"SP_MAX_TENSORS must be a number above 0; it is '{wrong}'"):
+            read_bytes(saved(state))
 
 
 def test_uploads_leave_no_file_behind(state):
@@ -354,40 +407,279 @@ def test_damaged_files_give_a_sentence_or_tensors(form, state):
             read_bytes(whole[:end])
 
 
+# Every file found in the wild: the container, how many tensors, a phrase of the notes; or a phrase of the refusal.
 FOUND_IN_THE_WILD = {
-    "ai85_cifar10_qat8.pth.tar": "torch.optim.adam.Adam",
-    "captum_cifar_torchvision.pt": 10,
-    "captum_titanic_model.pt": 6,
-    "chen_resnet_cifar_misnamed.t7": 107,
-    "espnetv2_pascal_seg.pth": 526,
-    "face_slim_Final.pth": 198,
-    "fashionmnist_mlp_legacy.tar": 10,
+    "ai85_cifar10_qat8.pth.tar": (
+        "zip",
+        22,
+        r"66 settings of quantisation.*mentions torch\.optim\.adam\.Adam; nothing of",
+    ),
+    "captum_cifar_torchvision.pt": ("legacy", 10, ""),
+    "captum_titanic_model.pt": ("legacy", 6, ""),
+    "chen_resnet_cifar_misnamed.t7": ("legacy", 107, ""),
+    "espnetv2_pascal_seg.pth": ("legacy", 526, ""),
+    "face_slim_Final.pth": ("legacy", 198, ""),
+    "fashionmnist_mlp_legacy.tar": ("legacy", 10, ""),
     "flax_msgpack_resnet.ckpt": "looks like msgpack",
-    "gasoonjia_cifar_dp_legacy.pth": 776,
-    "lightning_custom_class_gcnn.ckpt": "__main__.CyclicGroup",
-    "lightning_densenet.ckpt": 315,
-    "lightning_resnet.ckpt": 120,
+    "gasoonjia_cifar_dp_legacy.pth": ("legacy", 776, ""),
+    "lightning_custom_class_gcnn.ckpt": r"(?s)\(__main__\.CyclicGroup\).*content\['state_dict'\].*28 tensors \(27",
+    "lightning_densenet.ckpt": ("legacy", 315, ""),
+    "lightning_resnet.ckpt": ("legacy", 120, ""),
     "mlperf_tiny_resnet_cifar10_keras.h5": "Keras or HDF5",
-    "mtcnn_det1.caffemodel": "protocol buffer",
-    "net_params.pkl": 4,
+    "mtcnn_det1.caffemodel": r"protocol buffer \(Caffe",
+    "net_params.pkl": ("legacy", 4, ""),
     "picklescan_bad_pytorch.pt": "is a PNG picture",
     "picklescan_new_pytorch_model.bin": "one tensor of shape 3×4",
     "picklescan_not_a_pickle.bin": r"\(7 bytes\) is neither",
-    "pytorx_mnist_model_best.pth.tar": 60,
-    "resnet20-12fca82f.th": 97,
-    "resnet32-d509ac18.th": 157,
-    "super_resolution.onnx": "protocol buffer",
-    "whole_model_net.pkl": "whole Python model",
+    "pytorx_mnist_model_best.pth.tar": ("legacy", 60, ""),
+    "resnet20-12fca82f.th": ("legacy", 97, ""),
+    "resnet32-d509ac18.th": ("legacy", 157, ""),
+    "super_resolution.onnx": ("onnx", 8, "ONNX file: only its weights.*8 weights are named after the layers"),
+    "whole_model_net.pkl": r"(?s)a whole Python model \(torch\.nn\.mod.*model\.state_dict.*4 tensors \(4 float32\) in",
 }
 
 
-def test_checkpoints_found_in_the_wild(real_data):
-    folder = real_data / "checkpoints"
-    assert {path.name for path in folder.iterdir()} == set(FOUND_IN_THE_WILD)
-    for name, expected in FOUND_IN_THE_WILD.items():
-        if isinstance(expected, str):
-            with pytest.raises(SpError, match=expected):
-                read(folder / name)
-        else:
-            assert len(read(folder / name).tensors) == expected, name
-    assert read(folder / "resnet20-12fca82f.th").metadata["best_prec1"] == pytest.approx(91.78, abs=0.01)
+@pytest.mark.parametrize("name", FOUND_IN_THE_WILD)
+def test_checkpoints_found_in_the_wild(name, real_data):
+    path, expected = real_data / "checkpoints" / name, FOUND_IN_THE_WILD[name]
+    if isinstance(expected, str):
+        with pytest.raises(SpError, match=expected):
+            read(path)
+        return
+    found = read(path)
+    assert (found.container, len(found.tensors)) == expected[:2]
+    assert re.search(expected[2], " ".join(found.notes))
+
+
+def test_none_of_the_wild_is_left_out(real_data):
+    assert {path.name for path in (real_data / "checkpoints").iterdir()} == set(FOUND_IN_THE_WILD)
+    facts = read(real_data / "checkpoints" / "resnet20-12fca82f.th").metadata
+    assert facts["best_prec1"] == pytest.approx(91.78, abs=0.01)
+
+
+# --- the reader of pickles against torch's own ------------------------------------------------------------------------
+
+
+def agree(ours, theirs):
+    """How many tensors of ``theirs`` (as torch made them) ``ours`` describes rightly; everything must."""
+    if isinstance(theirs, torch.Tensor):
+        assert isinstance(ours, stored.Stored)
+        stored.check(ours, "x", "x")
+        wanted = theirs.detach().dequantize() if theirs.is_quantized else theirs.detach()
+        torch.testing.assert_close(
+            stored.read_tensor(ours),
+            wanted.float() if wanted.is_floating_point() else wanted,
+            rtol=0,
+            atol=0,
+            equal_nan=True,
+        )
+        return 1
+    if isinstance(theirs, dict):
+        assert list(ours) == list(theirs)
+        return sum(agree(ours[key], theirs[key]) for key in theirs)
+    if isinstance(theirs, (list, tuple)):
+        assert len(ours) == len(theirs)
+        return sum(agree(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert ours == theirs or isinstance(ours, inert.Global)
+    return 0
+
+
+def described(path):
+    file = io.BytesIO(path.read_bytes())
+    if zipfile.is_zipfile(path):
+        return pickled.open_zip(archives.Archive(file, path.name, Limits()))
+    return pickled.open_legacy(file, path.name, Limits())
+
+
+@pytest.mark.parametrize("name", [name for name, row in FOUND_IN_THE_WILD.items() if row[0] in {"zip", "legacy"}][1:])
+def test_the_wild_is_read_as_torch_reads_it(name, real_data):
+    path = real_data / "checkpoints" / name
+    assert agree(described(path).content, torch.load(path, map_location="cpu", weights_only=True)) > 0
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_odd_tensors_are_read_as_torch_reads_them(legacy, tmp_path):
+    torch.manual_seed(2)
+    base = torch.randn(6, 5, 4, 3)
+    content = {
+        "channels last": base.to(memory_format=torch.channels_last),
+        "transposed": base[0, 0].t(),
+        "permuted": base.permute(3, 1, 0, 2),
+        "steps": base[::2, 1:3],
+        "repeated": torch.zeros(3).expand(1, 3),
+        "one": base[:1, :1, :1, :1],
+        "number": torch.tensor(3.5),
+        "none": torch.zeros(0, 3),
+        "types": [torch.arange(5).to(kind) for kind in (torch.uint8, torch.int8, torch.int16, torch.int32, torch.bool)],
+        "reals": [torch.randn(7, 3).to(kind).t() for kind in (torch.float16, torch.bfloat16, torch.float64)],
+        "parameter": nn.Parameter(base[1]),
+        "words": ["a", 1, 2.5, None, True, (1, 2), {3: "x"}, 2**70, -5, torch.Size([1, 2])],
+    }
+    path = tmp_path / "odd.pth"
+    path.write_bytes(saved(content, legacy))
+    assert agree(described(path).content, torch.load(path, weights_only=True)) == 17
+
+
+def test_large_tensors_are_read_in_blocks(monkeypatch):
+    monkeypatch.setattr(stored, "BLOCK", 10)
+    weight = torch.randn(7, 5, 3, 3)
+    content = {
+        "a": weight.half(),
+        "b": weight.to(memory_format=torch.channels_last),
+        "c": torch.randn(30, 20).double().t(),
+    }
+    content["c"][3, 4] = float("nan")
+    found = read_bytes(saved(content))
+    assert torch.equal(found.tensors["a"], weight.half().float()) and torch.equal(found.tensors["b"], weight)
+    torch.testing.assert_close(found.tensors["c"], content["c"].float(), rtol=0, atol=0, equal_nan=True)
+    assert "1 tensors hold NaN or infinity (c)" in found.notes[-1]
+
+
+def test_no_name_of_a_file_is_looked_up(state, tmp_path):
+    """Python tells of every name that an unpickler looks up, and of every import; reading asks for none."""
+    path = tmp_path / "x.pth"
+    path.write_bytes(
+        saved({"state_dict": state, "who": np.float64(2.5), "where": Path("a/b"), "args": Namespace(lr=0.1)})
+    )
+    probe = (
+        "import sys, pickle, torch\n"
+        "from sp_core.checkpoints.read import read\n"
+        f"read({str(path)!r})\n"
+        "heard = []\n"
+        "sys.addaudithook(lambda event, _: heard.append(event))\n"
+        f"found = read({str(path)!r})\n"
+        "quiet = sorted(set(heard))\n"
+        "try: torch.load({!r}, weights_only=False)\n"
+        "except Exception: pass\n"
+        "quiet = [event for event in quiet if event not in {'open', 'builtins.id'}]\n"
+        "print(quiet, 'pickle.find_class' in heard, found.metadata)"
+    ).replace("{!r}", repr(str(path)))
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[] True {'who': 2.5, 'where': 'a/b', 'args': {'lr': 0.1}}"
+
+
+# --- what people wrap round their weights -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda key: f"_fsdp_wrapped_module.{key}",
+        lambda key: f"module._orig_mod.{key}",
+        lambda key: key.replace("conv.", "conv._checkpoint_wrapped_module."),
+        lambda key: f"_forward_module._fsdp_wrapped_module.{key.replace('.', '._orig_mod.', 1)}",
+    ],
+)
+def test_wrapping_inside_names(wrap, state):
+    assert same(read_bytes(saved({wrap(key): value for key, value in state.items()})).tensors, state)
+
+
+def test_averaged_models(state):
+    averaged = {f"module.{key}": value + 1 for key, value in state.items()} | {"n_averaged": torch.tensor(5)}
+    found = read_bytes(saved(averaged))
+    assert same(found.tensors, {key: value + 1 for key, value in state.items()})
+    assert found.notes == ("1 counters of averaging were left out (n_averaged).",)
+    both = {f"online_model.{key}": value for key, value in state.items()}
+    both |= {f"ema_model.{key}": value + 1 for key, value in state.items()} | {"initted": torch.ones(())}
+    found = read_bytes(saved(both))
+    assert same(found.tensors, {key: value + 1 for key, value in state.items()})
+    assert "averaged weights ('ema_model.…'); the 10 others were left out" in found.notes[0]
+
+
+def test_state_dicts_in_lists_and_side_by_side(state):
+    assert same(read_bytes(saved([{"lr": 0.1}, state])).tensors, state)
+    assert same(read_bytes(saved({"models": [state, {"a": torch.zeros(2)}]})).tensors, state)
+    small = {"a.weight": torch.zeros(2), "a.bias": torch.zeros(1)}
+    found = read_bytes(saved({"critic": small, "generator": state}))
+    assert same(found.tensors, state)
+    assert "The weights under 'generator' were read; critic beside them were not." in found.notes
+
+
+def test_tied_weights_are_one_tensor(state):
+    for legacy in (False, True):
+        found = read_bytes(
+            saved({"a": state["conv.weight"], "b": state["conv.weight"], "c": state["fc.weight"]}, legacy)
+        )
+        assert found.tensors["a"] is found.tensors["b"]
+
+
+def test_quantised_layers_are_unpacked():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        content = quantised()
+        data = saved(content)
+    found = read_bytes(data)
+    weight = content["fc._packed_params._packed_params"][0]
+    torch.testing.assert_close(found.tensors["fc.weight"], weight.dequantize())
+    torch.testing.assert_close(found.tensors["a.weight"], content["a.weight"].dequantize())
+    assert found.tensors.keys() == {"fc.weight", "fc.bias", "a.weight"}
+    assert "2 quantised tensors were turned back into float32." in found.notes
+
+
+def test_words_that_cannot_be_written_are_cleaned():
+    found = read_bytes(saved({"state_dict": {"b\0.weight": torch.zeros(2, 2), "w" * 400: torch.zeros(2)}, "n": 2**99}))
+    assert list(found.tensors) == ["b?.weight", "w" * 300 + "…"] and found.metadata == {}
+    with pytest.raises(SpError, match="holds a name of 2001 characters"):
+        read_bytes(saved({"w" * 2001: torch.zeros(2, 2)}))
+    half = b"X\x03\0\0\0\xed\xa0\x80"  # half of a character: Python keeps it, no file and no page can
+    for body in (b"}" + half + b"N(s.", b"}" + half + b"N" + b"s.", b"c__main__\n" + b"T\n" + half + b"\x85R."):
+        with pytest.raises(SpError) as caught:
+            read_bytes(legacy_file(b"\x80\x02" + body))
+        str(caught.value).encode()
+
+
+def test_both_byte_orders():
+    data = _rezipped(
+        saved({"w": torch.zeros(2, 2), "v": torch.zeros(1)}), lambda name, c: b"big" if "byteorder" in name else c
+    )
+    with pytest.raises(SpError, match=r"other byte order \(big-endian\); save it there as \.safetensors"):
+        read_bytes(data)
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.pth"
+    path.write_bytes(saved({"a": torch.zeros(2), "b": torch.randn(300, 300)}))
+    module = sys.modules["sp_core.checkpoints.read"]
+    tidy = module.tidy
+    monkeypatch.setattr(module, "tidy", lambda tensors: (os.truncate(path, 100), tidy(tensors))[1])
+    with pytest.raises(SpError, match="became shorter while it was read; wait until it is written"):
+        read(path)
+
+
+def test_peak_memory_is_that_of_the_weights(tmp_path):
+    """In a fresh process: what it grows by while it reads, mapped pages included, against the weights as float32."""
+    torch.manual_seed(0)
+    state = {f"{place}.weight": torch.randn(256, 256, 3, 3) for place in range(24)}  # 57 MB
+    size = sum(tensor.nbytes for tensor in state.values())
+    adam = {place: {key: torch.zeros(256, 256, 9) for key in ("exp_avg", "exp_avg_sq")} for place in range(24)}
+    wrapped = {"state_dict": state, "optimizer": {"state": adam, "param_groups": []}}
+    files = {
+        "zip": saved(wrapped),
+        "legacy": saved(wrapped, True),
+        "safetensors": safetensors.torch.save(state),
+        "half": saved({key: value.half() for key, value in state.items()}),
+        "strided": saved({key: value.to(memory_format=torch.channels_last) for key, value in state.items()}),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    probe = f"""
+import re
+from pathlib import Path
+from sp_core.checkpoints.read import read
+from tests.fuzz.seeds import network, saved
+(Path({str(tmp_path)!r}) / "small").write_bytes(saved(network().state_dict()))
+read({str(tmp_path)!r} + "/small")  # warm
+for name in {list(files)!r}:
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    kilobytes = lambda key: int(re.search(key + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+    before = kilobytes("VmRSS")
+    found = read({str(tmp_path)!r} + "/" + name)
+    print((kilobytes("VmHWM") - before) * 1024)
+    del found
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    peaks = dict(zip(files, map(int, done.stdout.split()), strict=True))
+    assert peaks["zip"] > 0.9 * size, "the measurement itself"
+    assert all(peak < 1.3 * size for peak in peaks.values()), peaks

@@ -1,33 +1,34 @@
 """Bytes to named tensors, never to code.
 
-Three containers are read: both forms of ``torch.save`` and ``.safetensors``. Pickles go through torch's safe reader
-(``weights_only=True``) after their own list of globals has been checked, and there is no way round either. What comes
-out are private copies in memory: a file that is overwritten later (by the training that still runs) changes nothing
-here.
+A file is first *described*: names, shapes, types and places of its tensors, told by code of this project that makes
+nothing, imports nothing and calls nothing of what the file names (:mod:`sp_core.checkpoints.inert`). That is less than
+``torch.load(weights_only=True)`` does, and the tests compare both. After the limits are checked, the numbers of the
+weights alone, not of the optimiser beside them, are read straight into float32 tensors in memory of their own: a file
+that is overwritten later (by the training that still runs) changes nothing here.
 """
 
 from __future__ import annotations
 
 import io
-import os
-import tempfile
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import safetensors
 import torch
 from torch import Tensor
 
-from sp_core.checkpoints.containers import HOW_TO_SAVE, MAX_FILE_BYTES, Container, damaged, inspect
-from sp_core.checkpoints.names import find_state, record, tidy
+from sp_core.checkpoints import shards
+from sp_core.checkpoints.containers import damaged, describe
+from sp_core.checkpoints.limits import Limits
+from sp_core.checkpoints.names import clean, find_state, others, record, tidy
+from sp_core.checkpoints.pickled import Described
+from sp_core.checkpoints.refusals import refusal
+from sp_core.checkpoints.stored import Stored, check, is_finite, read_tensor
 from sp_core.errors import SpError
 
-MAX_TENSORS = 20_000
-MAX_TENSOR_BYTES = 4 * 2**30
+_LONGEST_NAME = 2000
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,11 @@ class Checkpoint:
     """Named tensors from a file, before anyone knows which network they belong to.
 
     Attributes:
-        tensors: name to tensor on the CPU; floating types are float32, names as in the file less ``module.`` parts.
+        tensors: name to tensor on the CPU; floating types are float32, names as in the file less ``module.`` parts;
+            tied weights are one tensor under two names.
         metadata: small facts beside the weights (epoch, accuracy, hyper-parameters), as the file words them.
-        container: ``"zip"``, ``"legacy"`` or ``"safetensors"``.
+        container: ``"zip"``, ``"legacy"``, ``"safetensors"``, ``"sharded"``, ``"torchscript"``, ``"exported"`` or
+            ``"onnx"``.
         notes: sentences on what was converted or left out.
         filename: what messages call it.
     """
@@ -60,142 +63,122 @@ class Checkpoint:
         return f"{len(self.tensors)} tensors ({first}{', …' * (len(self.tensors) > 3)}), the largest {shapes}"
 
 
-def read(path: str | Path) -> Checkpoint:
-    """Read a checkpoint file.
+def read(path: str | Path, limits: Limits | None = None) -> Checkpoint:
+    """Read a checkpoint file, or the index of one in several files. ``limits`` are those of the environment.
 
     Raises:
         SpError: the file is missing, not a checkpoint, damaged, asks for code, or is larger than the limits.
     """
     path = Path(path)
-    try:
-        if path.is_dir():
-            raise SpError(f"{path} is a directory; give the checkpoint file inside it.")
-        if path.exists() and not path.is_file():
-            raise SpError(f"{path} is not a regular file; give a checkpoint file.")
-        with path.open("rb") as file:
-            container = inspect(file, path.name)
-    except (OSError, ValueError) as error:
-        raise SpError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
-    return _read(path, path.name, container)
+    with ExitStack() as opened:
+        try:
+            if path.is_dir():
+                raise SpError(f"{path} is a directory; give the checkpoint file inside it.")
+            if path.exists() and not path.is_file():
+                raise SpError(f"{path} is not a regular file; give a checkpoint file.")
+            file = opened.enter_context(path.open("rb"))
+        except (OSError, ValueError) as error:
+            raise SpError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
+
+        def open_part(name: str) -> BinaryIO | None:
+            part = path.parent / name
+            return opened.enter_context(part.open("rb")) if part.is_file() else None
+
+        return _read(file, clean(path.name), limits or Limits.from_environment(), open_part)
 
 
-def read_bytes(data: bytes, filename: str = "upload.pth") -> Checkpoint:
+def read_bytes(
+    data: bytes,
+    filename: str = "upload.pth",
+    siblings: Mapping[str, bytes] | None = None,
+    limits: Limits | None = None,
+) -> Checkpoint:
     """Read the bytes of a checkpoint, for example an upload; ``filename`` is only what messages call it.
 
-    The bytes pass through a private temporary file, because torch maps archives from disk; it is removed at once.
+    ``siblings`` are the files beside it by name, for an index and its parts.
     """
-    if len(data) > MAX_FILE_BYTES:
-        raise SpError(f"{filename} has {len(data) / 2**30:.1f} GB; at most {MAX_FILE_BYTES / 2**30:g} GB are read.")
-    name = Path(filename).name or "upload"
-    container = inspect(io.BytesIO(data), name)
-    with _private_file(data) as path:
-        return _read(path, name, container)
+    name = clean(Path(filename).name) or "upload"
+    beside = {Path(key).name: content for key, content in (siblings or {}).items()}
+
+    def open_part(part: str) -> BinaryIO | None:
+        return io.BytesIO(beside[part]) if part in beside else None
+
+    return _read(io.BytesIO(data), name, limits or Limits.from_environment(), open_part)
 
 
-@contextmanager
-def _private_file(data: bytes) -> Iterator[Path]:
-    handle, name = tempfile.mkstemp(prefix="sp-upload-")
+def _read(file: BinaryIO, name: str, limits: Limits, open_part: Any) -> Checkpoint:
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        yield Path(name)
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _read(path: Path, name: str, container: Container) -> Checkpoint:
-    if container.refused:
-        raise _refusal(name, container.refused)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # old protocols and TypedStorage: nothing a person could act on
-            content, facts = _content(path, container.kind)
-            return _checkpoint(content, facts, name, container.kind)
+        found = describe(file, name, limits)
+        if found.kind == "index":
+            found = shards.open_parts(found, name, open_part, describe, limits)
+        if found.foreign:
+            raise refusal(found, name)
+        return _checkpoint(found, name, limits)
     except SpError:
         raise
     except MemoryError as error:
         raise SpError(f"{name} needs more memory than there is.") from error
-    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError, AssertionError …
+    except OSError as error:
+        raise SpError(f"{name} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # junk: ValueError, struct.error, KeyError, IndexError, RecursionError …
         raise damaged(name, error) from error
 
 
-def _content(path: Path, kind: str) -> tuple[Any, dict[str, Any]]:
-    if kind == "safetensors":
-        with safetensors.safe_open(path, framework="pt", device="cpu") as file:
-            names = list(file.keys())
-            if len(names) > MAX_TENSORS:
-                raise SpError(f"{path.name} holds {len(names)} tensors; at most {MAX_TENSORS} are read.")
-            facts = {key: value for key, value in (file.metadata() or {}).items() if len(value) <= 200}
-            return {name: file.get_tensor(name) for name in names}, facts
-    # Mapped, not read: only the weights are then copied out (not the optimiser's state), and a record that claims
-    # to be longer than it is cannot reach past the end of the file.
-    content = torch.load(path, map_location="cpu", weights_only=True, mmap=kind == "zip")
-    return content, {}
-
-
-def _checkpoint(content: Any, facts: dict[str, Any], name: str, kind: str) -> Checkpoint:
-    found = find_state(content)
-    if found is None:
+def _checkpoint(found: Described, name: str, limits: Limits) -> Checkpoint:
+    named = find_state(found.content)
+    if named is None:
         raise SpError(
-            f"{name} holds {_worded(content)}, not the named weights of a network; "
+            f"{name} holds {_worded(found.content)}, not the named weights of a network; "
             "save them with torch.save(model.state_dict(), 'weights.pth')."
         )
-    state, path = found
-    if len(state) > MAX_TENSORS:
-        raise SpError(f"{name} holds {len(state)} tensors; at most {MAX_TENSORS} are read.")
-    _check_sizes(state, name)
+    state, path = named
+    limits.check_count(len(state), name)
+    if max(map(len, state), default=0) > _LONGEST_NAME:
+        raise SpError(f"{name} holds a name of {max(map(len, state))} characters; no program names a weight like that.")
+    limits.check_weights(sum(check(tensor, clean(key), name) for key, tensor in state.items() if tensor.is_dense), name)
     state, notes = tidy(state)
-    tensors, more = _copies(state)
+    tensors, more = _read_tensors(state)
     if not tensors:
         raise SpError(f"{name} holds no dense numbers; save the weights unquantised, with model.state_dict().")
-    if path and isinstance(content, Mapping) and "ema" in path[0]:
-        notes.append(f"These are the averaged weights ('{path[0]}') of the checkpoint.")
-    facts = facts | (record(content) if path else {})
-    return Checkpoint(tensors, facts, kind, tuple(notes + more), name)
+    notes = [*found.notes, *([said] if (said := shards.lone_part_note(name)) else []), *notes]
+    if path and any("ema" in key.lower().split("_") for key in path):
+        notes.append(f"These are the averaged weights ('{clean(path[0])}') of the checkpoint.")
+    elif beside := others(found.content, path):
+        notes.append(f"The weights under '{clean(path[0])}' were read; {', '.join(beside[:3])} beside them were not.")
+    if found.mentioned:
+        notes.append(f"The file mentions {', '.join(found.mentioned[:3])}; nothing of it was looked up.")
+    facts = found.facts | (record(found.content) if path else {})
+    return Checkpoint(tensors, facts, found.kind, tuple(notes + more), name)
 
 
 def _worded(content: Any) -> str:
-    if isinstance(content, Tensor):
+    if isinstance(content, Stored):
         return f"one tensor of shape {'×'.join(map(str, content.shape)) or 'a number'}"
     if isinstance(content, Mapping):
-        keys = ", ".join(str(key)[:30] for key in list(content)[:4])
+        keys = ", ".join(clean(str(key)[:30]) for key in list(content)[:4])
         return f"a dictionary without tensors ({keys or 'empty'})"
     return f"a {type(content).__name__}"
 
 
-def _check_sizes(state: Mapping[str, Tensor], name: str) -> None:
-    """Before any copy: a view may claim far more numbers than its storage holds (stride 0)."""
-    total = 0
-    for key, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_meta:
-            continue
-        claimed, held = tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes()
-        if claimed > held:
-            raise SpError(f"{name}: '{key}' claims {claimed} bytes but the file holds {held} for it; it is damaged.")
-        total += max(claimed, 4 * tensor.numel())  # half precision becomes float32
-    if total > MAX_TENSOR_BYTES:
-        limit = MAX_TENSOR_BYTES / 2**30
-        raise SpError(f"{name} holds {total / 2**30:.1f} GB of weights in float32; at most {limit:g} GB are read.")
-
-
-def _copies(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+def _read_tensors(state: Mapping[str, Stored]) -> tuple[dict[str, Tensor], list[str]]:
     """Private float32 copies (integers stay as they are), and sentences on what was changed or left out."""
     copies: dict[str, Tensor] = {}
+    known: dict[Any, Tensor] = {}
     converted: dict[str, int] = {}
-    left_out, quantised, broken = [], 0, []
+    left_out, broken, quantised = [], [], 0
     for name, tensor in state.items():
-        if tensor.layout != torch.strided or tensor.is_meta or tensor.is_complex():
+        if not tensor.is_dense or tensor.dtype is None:
             left_out.append(name)
             continue
-        tensor = tensor.detach()
-        if tensor.is_quantized:
-            tensor, quantised = tensor.dequantize(), quantised + 1
-        if tensor.is_floating_point() and tensor.dtype != torch.float32:
+        if tensor.quantised is not None:
+            quantised += 1
+        elif tensor.dtype.is_floating_point and tensor.dtype != torch.float32:
             kind = str(tensor.dtype).removeprefix("torch.")
             converted[kind] = converted.get(kind, 0) + 1
-        wanted = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        copies[name] = torch.empty(tensor.shape, dtype=wanted).copy_(tensor)
-        if not bool(torch.isfinite(copies[name]).all()):
+        if tensor.identity not in known:
+            known[tensor.identity] = read_tensor(tensor)
+        copies[name] = known[tensor.identity]
+        if not is_finite(copies[name]):
             broken.append(name)
     notes = [f"{count} tensors were {kind} and became float32." for kind, count in sorted(converted.items())]
     if quantised:
@@ -205,9 +188,3 @@ def _copies(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     if broken:
         notes.append(f"{len(broken)} tensors hold NaN or infinity ({', '.join(broken[:3])}): expect blank pictures.")
     return copies, notes
-
-
-def _refusal(name: str, refused: tuple[str, ...]) -> SpError:
-    shown = ", ".join(refused[:5]) + (f" and {len(refused) - 5} more" if len(refused) > 5 else "")
-    what = "a whole Python model" if any("torch.nn.modules" in item for item in refused) else "Python objects"
-    return SpError(f"{name} holds {what} ({shown}), and opening those could run code; {HOW_TO_SAVE}")
