@@ -7,7 +7,7 @@ nav.ensure()
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import cache, says, show
+from pages.ui import cache, preview, says, show
 from pages.ui.sidebar import selection
 from sp_core.counts import in_words
 
@@ -20,11 +20,11 @@ left, right = st.columns([2, 3], gap="large")
 with left:
     st.subheader("What the network sees")
     show.picture(here.crop, alt=f"The crop of {here.image_name} that {net.name} is fed with", width=320)
-    st.caption(f"{here.image_name}: resized and cropped to {net.input_size[2]}×{net.input_size[1]} pixels.")
+    preview.explain(here)
 with right:
     st.subheader("What it says")
     says.bars(here, height=300)
-    counts = cache.answer("complexity", (net.fingerprint, net.input_size), lambda: sp.complexity(net))
+    counts = cache.answer("complexity", (net.identity,), lambda: sp.complexity(net))
     first, second, third = st.columns(3)
     first.metric("Parameters", in_words(counts.parameters), help=f"{counts.parameters:,} weights and biases")
     second.metric("MACs", in_words(counts.macs), help=f"{counts.macs:,} multiply-accumulates an image")

@@ -1,35 +1,45 @@
-"""Untrusted bytes to an upright RGB picture, and a picture to what a network sees.
-
-Pillow raises far more than OSError on broken files; all of it becomes one sentence here. Sizes are checked from the
-header before a pixel is decoded.
-"""
+"""Untrusted bytes to an upright sRGB picture, and a picture to what a network sees."""
 
 from __future__ import annotations
 
 import io
-import warnings
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from sp_core.decoding import MAX_BYTES, WHITE
+from sp_core.decoding_process import decode_apart
 from sp_core.errors import SpError
 
-MAX_BYTES = 64 * 2**20
-MAX_PIXELS = 40_000_000
-BACKGROUND = (255, 255, 255)
+STORED = "values as stored"
 
 
-def open_image(source: str | Path | bytes, background: tuple[int, int, int] = BACKGROUND) -> Image.Image:
-    """Read an image file or its bytes as an upright RGB picture.
+@dataclass(frozen=True)
+class Opened:
+    """A picture from a file: ``image`` as :func:`open_image` gives it, and ``notes`` on what was done to the file.
+
+    A note is a few words, such as ``"turned by 90° as its EXIF tag says"`` or ``"only its first frame is used"``.
+    """
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def open_image(source: str | Path | bytes, background: tuple[int, int, int] = WHITE) -> Image.Image:
+    """Read an image file or its bytes as an upright RGB picture in sRGB.
 
     EXIF orientation is applied, transparency is laid over ``background``, 16-bit and float images are scaled to 8 bits,
-    and of an animation the first frame is taken. CMYK and LAB are converted to sRGB by their colour profile; RGB and
-    grey values stay as they are stored, whatever their profile: networks are trained, and their accuracies measured,
-    that way.
+    of an animation the first frame is taken, and colours are converted by the embedded profile. Networks, however, are
+    trained on the values that files store, and their accuracies are measured on these: of RGB and grey files with a
+    profile other than sRGB's, :func:`resize_and_crop`, and with it ``net.view``, takes the stored values (see
+    :func:`as_stored`).
+
+    The file is decoded in another process, within 5 seconds and 1.5 GB (:mod:`sp_core.decoding_process`).
 
     Raises:
         SpError: the file is missing, not an image, damaged, or larger than the limits.
@@ -38,25 +48,32 @@ def open_image(source: str | Path | bytes, background: tuple[int, int, int] = BA
     >>> open_image(buffer.getvalue()).size
     (4, 3)
     """
+    return open_with_notes(source, background).image
+
+
+def open_with_notes(source: str | Path | bytes, background: tuple[int, int, int] = WHITE) -> Opened:
+    """As :func:`open_image`, with short notes on what was done for the person at the screen."""
     name, data = _bytes(source)
     if len(data) > MAX_BYTES:
         raise SpError(f"{name} has {len(data) / 2**20:.0f} MB; an image may have at most {MAX_BYTES // 2**20} MB.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # damage that matters raises; the rest is not for the person
-            return _decode(name, data, background)
-    except SpError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise SpError(
-            f"{name} is far larger than the {MAX_PIXELS // 10**6} megapixels that are decoded at most; "
-            "make it smaller and try again."
-        ) from error
-    except MemoryError as error:
-        raise SpError(f"{name} needs more memory than there is; make it smaller and try again.") from error
-    except Exception as error:  # Pillow raises TypeError, IndexError, SyntaxError … on broken files
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise SpError(f"{name} cannot be read as an image ({reason}); save it again as PNG or JPEG.") from error
+    decoded = decode_apart(data, name, background)
+    if decoded.stored is not None:
+        decoded.image.info[STORED] = (_checksum(decoded.image), decoded.stored)
+    return Opened(decoded.image, decoded.notes)
+
+
+def as_stored(image: Image.Image) -> Image.Image:
+    """The values that the file of ``image`` stores, before its colour profile was applied; else ``image`` itself.
+
+    They travel in ``image.info``. A picture that was cropped, resized or drawn upon since it was opened is taken as it
+    is: the checksum no longer fits.
+    """
+    checksum, stored = image.info.get(STORED, (None, image))
+    return stored if checksum is None or checksum == _checksum(image) else image
+
+
+def _checksum(image: Image.Image) -> tuple[tuple[int, int], int]:
+    return image.size, zlib.crc32(image.tobytes())
 
 
 def _bytes(source: str | Path | bytes) -> tuple[str, bytes]:
@@ -72,78 +89,44 @@ def _bytes(source: str | Path | bytes) -> tuple[str, bytes]:
         raise SpError(f"{path} cannot be opened: {getattr(error, 'strerror', None) or error}.") from error
 
 
-def _decode(name: str, data: bytes, background: tuple[int, int, int]) -> Image.Image:
-    image: Any = Image.open(io.BytesIO(data))
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise SpError(f"{name} is {width}×{height} pixels: there is nothing to look at.")
-    if width * height > MAX_PIXELS:
-        raise SpError(
-            f"{name} is {width}×{height} = {width * height / 1e6:.0f} megapixels; "
-            f"at most {MAX_PIXELS // 10**6} are decoded. Make it smaller and try again."
-        )
-    if image.format == "JPEG":
-        image.draft("RGB", (2048, 2048))  # a large photo is decoded at the scale that is needed
-    image.load()
-    profile = image.info.get("icc_profile")
-    image = ImageOps.exif_transpose(image)
-    return _to_rgb(_to_srgb(_to_8_bits(image), profile), background)
-
-
-def _to_8_bits(image: Any) -> Any:
-    """Scale integer and float modes to 0…255. 16 bits are divided by 257; other ranges are stretched to fit."""
-    if image.mode not in {"I", "F"} and not image.mode.startswith("I;16"):
-        return image
-    values = np.asarray(image, dtype=np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    if image.mode.startswith("I;16") or (image.mode == "I" and values.min() >= 0 and 255 < values.max() <= 65535):
-        values = values / 257
-    elif values.min() < 0 or values.max() > 255:
-        low, high = values.min(), values.max()
-        values = (values - low) / max(high - low, 1e-12) * 255
-    elif image.mode == "F" and values.max() <= 1:
-        values = values * 255
-    return Image.fromarray(values.round().clip(0, 255).astype(np.uint8), "L")
-
-
-def _to_srgb(image: Any, profile: bytes | None) -> Any:
-    """Convert by the embedded colour profile where it can be used; a broken profile is ignored."""
-    if image.mode == "LAB":
-        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, lab, srgb, outputMode="RGB")
-    if not profile or image.mode != "CMYK":
-        return image
-    try:
-        embedded = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        return ImageCms.profileToProfile(image, embedded, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-
-
-def _to_rgb(image: Any, background: tuple[int, int, int]) -> Image.Image:
-    if image.mode in {"RGBA", "LA", "PA", "La", "RGBa"} or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        below = Image.new("RGBA", layer.size, (*background, 255))
-        return Image.alpha_composite(below, layer).convert("RGB")
-    return image.convert("RGB")
-
-
 def resize_and_crop(image: Image.Image, resize: int, size: tuple[int, int]) -> Image.Image:
     """The shorter side to ``resize`` pixels (bilinear, antialiased), then the centre ``size`` = (height, width).
 
     The same arithmetic as torchvision's ``Resize`` on a PIL image, so published accuracies hold. Where the margin is
     odd, the crop lies within one pixel of torchvision's ``CenterCrop``: the further margin is the even one here, the
-    nearer there. For a non-square ``size`` the image is resized to cover it.
+    nearer there. For a non-square ``size`` the image is resized to cover it. The crop has the values that the file
+    of the picture stores (:func:`as_stored`).
     """
     height, width = size
-    if height == width:
-        scale_w, scale_h = _shorter_side(image.size, resize)
-    else:
-        factor = max(height / image.height, width / image.width)
-        scale_w, scale_h = max(width, round(image.width * factor)), max(height, round(image.height * factor))
+    image = as_stored(image)
+    scale_w, scale_h = _scaled(image.size, resize, size)
     resized = image.resize((scale_w, scale_h), Image.Resampling.BILINEAR) if (scale_w, scale_h) != image.size else image
     left, top = _margin(scale_w - width), _margin(scale_h - height)
     return resized.crop((left, top, left + width, top + height))
+
+
+def crop_box(image: tuple[int, int], resize: int, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Where :func:`resize_and_crop` cuts: (left, top, right, bottom) in pixels of a picture of size ``image``.
+
+    ``image`` is (width, height), ``size`` is (height, width). Left and top are at least 0; fractions of pixels occur.
+
+    >>> crop_box((500, 300), 150, (120, 120))
+    (130.0, 30.0, 370.0, 270.0)
+    """
+    height, width = size
+    scale_w, scale_h = _scaled(image, resize, size)
+    left, top = _margin(scale_w - width), _margin(scale_h - height)
+    across, down = image[0] / scale_w, image[1] / scale_h
+    return left * across, top * down, (left + width) * across, (top + height) * down
+
+
+def _scaled(image: tuple[int, int], resize: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height to which a picture of that (width, height) is resized before the crop."""
+    height, width = size
+    if height == width:
+        return _shorter_side(image, resize)
+    factor = max(height / image[1], width / image[0])
+    return max(width, round(image[0] * factor)), max(height, round(image[1] * factor))
 
 
 def _margin(total: int) -> int:
@@ -170,6 +153,24 @@ def to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
     planes = tensor[None] if mode == "L" else tensor.permute(2, 0, 1)
     wanted = torch.arange(channels) % planes.shape[0]
     return planes[wanted].contiguous()
+
+
+def channels_in_words(channels: int) -> str:
+    """How :func:`to_tensor` makes the channels, for the person at the screen; empty for the usual three.
+
+    >>> channels_in_words(1)
+    'Its one channel is the luminance of the picture.'
+    """
+    if channels == 3:
+        return ""
+    if channels == 1:
+        return "Its one channel is the luminance of the picture."
+    if channels == 2:
+        return "Both of its channels are the luminance of the picture; one is shown."
+    return (
+        f"Its {channels} channels are red, green and blue in turn, a stand-in for what its own sensor would see; "
+        "the first three are shown."
+    )
 
 
 def to_picture(image: Tensor) -> Image.Image:
