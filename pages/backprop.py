@@ -9,7 +9,7 @@ from typing import Any
 import streamlit as st
 
 import sp_core as sp
-from pages.backprop_views import attributions, target
+from pages.backprop_views import attributions, second_opinion, target
 from pages.ui import cache, show
 from pages.ui.sidebar import selection
 from sp_core.figures import maps
@@ -54,7 +54,7 @@ with st.container(horizontal=True):
         key="scale",
         bind="query-params",
         required=True,
-        help="On one scale a map that is too faint to see is multiplied by a power of ten, which is named below it.",
+        help="On one scale a map that is too faint to see is multiplied by a round number, which is named below it.",
     )
 
 found = cache.answer("backprop", (*here.key, goal), lambda: compare_backprop(net, here.seen, goal))
@@ -91,6 +91,8 @@ with right:
         f"**{first.rectifiers} rectifiers** between it and the image"
         + (f"; {others} are no rectifiers and go backwards as in a gradient." if others else ".")
     )
+    if captum := second_opinion.on_guided(net.architecture):
+        st.markdown(captum)
     st.warning(
         "Guided backprop and deconvnet show **mostly edge recovery**: they depend little on the class or on what the "
         "upper layers have learnt (Adebayo et al. 2018, Nie et al. 2018). Shuffle the weights below to see it.",
@@ -103,12 +105,16 @@ with right:
         "Everything else goes backwards as in a gradient; max-pooling sends the signal to the pixel that won. "
         "Values are per unit of pixel value, pixels from 0 to 1, normalisation included. A unit without a position is "
         "taken where its channel is strongest. A map that is zero everywhere belongs to a unit that is switched off, "
-        "or all of its signal was cut; a sentence above says which.",
+        "or all of its signal was cut; a sentence above says which.\n\n"
+        "**SiLU, GELU, Hardswish, ELU, sigmoid and tanh are no rectifiers.** They let negative inputs through in part, "
+        "so there is no switch to copy, and cutting at them would be another method under the same name. They go "
+        "backwards as in a gradient and are counted above; leaky rectifiers keep their slope. Where a network has no "
+        "rectifier at all (EfficientNet, ConvNeXt), only the gradient is defined, and it is shown alone.",
         source="Springenberg et al. 2015, figure 1; Zeiler and Fergus 2014; Simonyan et al. 2014",
     )
     show.provenance(here, target=first.targets[0], scale={"one": "common", "own": "own"}[shared])
     code = (
-        f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
+        f"import sp_core as sp\n\nnet = {here.code}\n"
         "image = net.view(sp.open_image('picture.png'))[None]\n"
         f"signal = sp.backprop(net, image, {goal!r}, rule='guided')  # [1, c, h, w]"
     )
@@ -121,3 +127,4 @@ with right:
 
 st.divider()
 attributions.section(here, goal, view)
+second_opinion.table()

@@ -1,4 +1,4 @@
-"""Identity card: what the network is, how sure that is, and whether its weights are sound."""
+"""Identity card: what the network is, how sure that is, how it is fed, and whether its weights are sound."""
 
 from pages.ui import nav
 
@@ -9,48 +9,57 @@ import json
 import streamlit as st
 
 import sp_core as sp
-from pages.card_views import facts, says, weights
-from pages.ui import cache, show
+from pages.card_views import architecture, compared, facts, fed, filters, says, statistics, weights
+from pages.ui import cache, networks, show
 from pages.ui.sidebar import selection
+from pages.ui.text import unmarked
+from sp_core.errors import SpError
 
 here = selection()
 show.title("Identity card", "What this network is, where it comes from, and whether its weights are sound.")
-net = here.net
-key = (net.fingerprint, here.source, net.name, net.input_size)
-card = cache.answer("card", key, lambda: sp.describe(net))
+try:
+    net = here.net
+    key = (net.identity, here.source, net.name, tuple(net.guesses))
+    card = cache.answer("card", key, lambda: sp.describe(net))
+except SpError as error:  # an upload that is none, or something said by hand that does not fit, which is mended here
+    st.error(str(error), icon=":material/error:")
+    architecture.mend(here)
+    fed.mend(here)
+    st.stop()
 
-with st.container(horizontal=True):
-    st.metric("Parameters", f"{card['parameters']:,}")
-    st.metric("Multiply-accumulates", "unknown" if card["macs"] is None else f"{card['macs'] / 1e6:,.1f} M")
-    st.metric("Size", f"{card['bytes'] / 1e6:,.1f} MB")
-    st.metric("Layers", sum(layer.leaf for layer in net.layers) if net.has_graph else len(card["layers"]))
-    st.metric("Classes", f"{card['classes']:,}" if card["classes"] else "none")
-
-left, right = st.columns(2, gap="large")
+facts.metrics(card)
+left, right = st.columns([3, 2], gap="large")
 with left:
-    st.subheader(facts.unmarked(net.name))
-    facts.table(facts.rows(card))
+    st.subheader(unmarked(net.name))
+    facts.table(facts.rows(card, networks.facts_by_hand(here.source)))
     for warning in card["warnings"]:
-        st.caption(f":material/warning: {facts.unmarked(warning)}")
+        st.caption(f":material/warning: {unmarked(warning)}")
+    architecture.draw(here)
+    if net.has_graph:
+        st.subheader(f"On {unmarked(here.image_name)}")
+        says.draw(here)
+        fed.draw(here)
+    else:
+        filters.draw(here)
 with right:
     st.subheader("Weights")
     weights.draw(card["health"])
     st.subheader("Training")
     facts.training(card["training"])
-
-if net.has_graph:
-    left, right = st.columns([3, 2], gap="large")
-    with left:
-        st.subheader(f"On {facts.unmarked(here.image_name)}")
-        says.draw(here)
-    with right:
+    if net.has_graph:
         st.subheader("Classes")
         says.classes(here)
+statistics.draw(here)
+compared.draw(here)
 
 st.subheader("Layers")
 table = facts.layers(card)
 st.dataframe(table, hide_index=True, column_config=facts.THOUSANDS)
-st.caption("In execution order, containers included. Receptive field and stride are in pixels of the input.")
+st.caption(
+    "In execution order, containers included. Receptive field and stride are in pixels of the input."
+    if net.has_graph
+    else "In the order of the file; what a layer is, is read off the names and shapes of its tensors."
+)
 show.explain(
     "How the weights are examined",
     "No image is needed. A filter is **dead** when its norm is below 1 % of the layer's largest. A layer looks "
@@ -62,11 +71,11 @@ show.explain(
     "Marchenko and Pastur 1967; Johnstone 2001, Annals of Statistics 29 (edge of random matrices); "
     "He et al. 2015 (initialisation)",
 )
-show.provenance(here, input="×".join(map(str, net.input_size)))
+show.provenance(here, input="×".join(map(str, net.input_size)) if net.has_graph else None)
 show.downloads(
     f"card-{net.name}",
     table=table,
     text=(f"card-{net.name}.json", json.dumps(card, indent=1, ensure_ascii=False)),
-    code=f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\ncard = sp.describe(net)\n"
+    code=f"import sp_core as sp\n\nnet = {here.code}\ncard = sp.describe(net)\n"
     'print(card["health"], card["layers"][0])',
 )

@@ -47,7 +47,7 @@ count = index.channels(layer)
 page = indexing.choose_page(count, ROWS)
 channels = list(range(page * ROWS, min((page + 1) * ROWS, count)))
 rows = [index.patches(sp.Unit(layer, channel), which, min(MOST, index.top_count)) for channel in channels]
-key = (net.fingerprint, str(index.folder), index.done, layer, which, guided)
+key = (net.identity, str(index.folder), index.done, layer, which, guided)
 images = index.open_dataset(data.dataset(source))
 sheet = cache.answer(
     "patches",
@@ -107,7 +107,7 @@ show.downloads(
     f"patches-{layer}-{channels[0]}",
     picture=sheet.image,
     table=[line for row in rows for line in table(row, index.classes)],
-    code=f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
+    code=f"import sp_core as sp\n\nnet = {here.code}\n"
     f'images = sp.datasets.open("{source}", count={index.total})\n'
     f'for record in sp.build_patch_index(net, images, "index"):\n    print(record.done, record.total)\n'
     f'index = sp.PatchIndex("index")\nfor patch in index.patches("{layer}:{chosen}", "{which}"):\n    print(patch)',

@@ -40,7 +40,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
         "map. Counted strictly, every unit behind the first of them sees the whole image.",
     )
 
-key = (here.source, net.fingerprint, net.input_size)
+key = (net.identity,)
 found = cache.answer("fields", (*key, gates), lambda: rf.receptive_fields(net, gates))
 chosen, shape = found[layer], net.layer(layer).output_shape
 
@@ -83,7 +83,7 @@ show.downloads(
     f"receptive-fields-{net.name}",
     picture=lambda: figures.still(here.crop, steps),
     table=table,
-    code=f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nfor name, field in "
+    code=f"import sp_core as sp\n\nnet = {here.code}\nfor name, field in "
     f"sp.receptive_fields(net, gates={gates!r}).items():\n    print(name, field.size, field.stride, field.start)",
 )
 

@@ -1,4 +1,4 @@
-"""Weight matrices: their spectra, what is left at low rank, and how symmetric they are."""
+"""Weight matrices: their spectra, what is left at low rank, how symmetric they are, and the normalisations between."""
 
 from pages.ui import nav
 
@@ -6,14 +6,21 @@ nav.ensure()
 
 import streamlit as st
 
-from pages.ui import show
+from pages.ui import epochs, show
 from pages.ui.sidebar import selection
-from pages.weight_views import low_rank, spectra, symmetry
+from pages.weight_views import low_rank, norms, spectra, symmetry
 
-VIEWS = {"Spectra": spectra, "Low rank": low_rank, "Symmetry": symmetry}
+VIEWS = {"Spectra": spectra, "Low rank": low_rank, "Symmetry": symmetry, "Batch norm": norms}
 
 here = selection()
 show.title("Weight matrices", "How much of each weight matrix is low-rank, symmetric, or the identity?")
+found = epochs.slider(here)
 # The address holds what the control shows, so the names are the options themselves.
 view = st.segmented_control("Question", list(VIEWS), default="Spectra", key="view", bind="query-params", required=True)
-VIEWS[view].draw(here)
+if not here.net.has_graph:
+    st.caption(
+        ":material/help: Only the weights are known: layers are in the order of the file, and kinds are guessed from "
+        "names and shapes. A transposed convolution (whose first two axes are swapped) or a grouped one cannot be told "
+        "from a plain one."
+    )
+VIEWS[view].draw(here, found)

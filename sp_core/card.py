@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from sp_core.counts import Complexity, complexity
 from sp_core.errors import SpError
@@ -24,14 +24,15 @@ def describe(net: Network) -> dict[str, Any]:
 
     Keys: ``name``, ``architecture`` (None when unknown), ``confidence`` (``"exact"``, ``"likely"``,
     ``"weights-only"``), ``source``, ``fingerprint``, ``parameters``, ``macs`` (multiply-accumulates of one image),
-    ``input`` (``channels``, ``height``, ``width``, ``mean``, ``std``; the last two None where images are fed as they
-    are), ``classes`` (a count), ``bytes`` and ``dtype`` (of the tensors in memory), ``training`` (what it left beside
-    the weights: plain values, one level of nesting), ``health`` (what is odd about the weights: ``where``, ``kind``,
-    ``text``), ``warnings`` (sentences) and ``layers``: in execution order ``name``, ``kind``,
-    ``output`` (``[c, h, w]`` or ``[n]``), ``parameters``, ``macs`` and ``receptive_field`` (``size``, ``stride``,
-    ``start``, each a number or ``[y, x]``, and ``status``). Where a number cannot be had it is None, and a warning
-    says why. Of a network of which only the weights are known, ``layers`` are those that hold parameters, in the order
-    of the file, without outputs.
+    ``input`` (``channels``, ``height``, ``width``, ``mean``, ``std``, the last two None where images are fed as they
+    are, and ``resize``, the shorter side in pixels before the crop), ``guesses`` (what of that is guessed: ``"size"``,
+    ``"normalisation"`` to the reason), ``classes`` (a count), ``tensors`` (a count), ``bytes`` and ``dtype`` (of the
+    tensors in memory), ``training`` (what it left beside the weights: plain values, one level of nesting), ``health``
+    (what is odd about the weights: ``where``, ``kind``, ``text``), ``warnings`` (sentences) and ``layers``: in
+    execution order ``name``, ``kind``, ``weight`` (its shape, None without one), ``output`` (``[c, h, w]`` or
+    ``[n]``), ``parameters``, ``macs`` and ``receptive_field`` (``size``, ``stride``, ``start``, each a number or
+    ``[y, x]``, and ``status``). Where a number cannot be had it is None, and a warning says why. Of a network of which
+    only the weights are known, ``layers`` are those that hold parameters, in the order of the file, without outputs.
 
     >>> from sp_core.checkpoints import load
     >>> card = describe(load("zoo:textures-vgg", device="cpu"))
@@ -42,7 +43,7 @@ def describe(net: Network) -> dict[str, Any]:
     if net.has_graph:
         counts = _try(lambda: complexity(net), "counts", warnings)
         fields = _try(lambda: receptive_fields(net), "receptive fields", warnings) or {}
-        layers = [_row(layer, counts, fields.get(layer.name)) for layer in net.layers]
+        layers = [_row(net, layer, counts, fields.get(layer.name)) for layer in net.layers]
     else:  # one warning says so; what needs a forward pass is None below
         counts, layers = None, _loose_rows(net)
     if counts is not None and counts.status != "complete":
@@ -64,8 +65,11 @@ def describe(net: Network) -> dict[str, Any]:
             "width": width,
             "mean": list(net.mean) if net.mean is not None else None,
             "std": list(net.std) if net.std is not None else None,
+            "resize": net.resize,
         },
+        "guesses": dict(net.guesses),
         "classes": net.class_count,
+        "tensors": len(state),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in state.values()),
         "dtype": ", ".join(kinds) or "none",
         "training": _values(net.record),
@@ -75,11 +79,12 @@ def describe(net: Network) -> dict[str, Any]:
     }
 
 
-def _row(layer: Layer, counts: Complexity | None, seen: ReceptiveField | None) -> dict[str, Any]:
+def _row(net: Network, layer: Layer, counts: Complexity | None, seen: ReceptiveField | None) -> dict[str, Any]:
     own = counts.per_layer.get(layer.name) if counts is not None else None
     return {
         "name": layer.name,
         "kind": layer.kind,
+        "weight": _weight(net.module.get_submodule(layer.module)),
         "output": list(layer.output_shape),
         "parameters": own.parameters if own is not None else None,
         "macs": own.macs if own is not None else None,
@@ -93,9 +98,14 @@ def _loose_rows(net: Network) -> list[dict[str, Any]]:
         own = sum(parameter.numel() for parameter in part.parameters(recurse=False))
         if own:
             kind = "tensors" if type(part) is nn.Module or not name else type(part).__name__
-            row = {"name": name, "kind": kind, "output": None, "parameters": own, "macs": None}
+            row = {"name": name, "kind": kind, "weight": _weight(part), "output": None, "parameters": own, "macs": None}
             rows.append(row | {"receptive_field": _field(None)})
     return rows
+
+
+def _weight(part: nn.Module) -> list[int] | None:
+    weight = getattr(part, "weight", None)
+    return list(weight.shape) if isinstance(weight, Tensor) else None
 
 
 def _field(seen: ReceptiveField | None) -> dict[str, Any]:

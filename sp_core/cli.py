@@ -22,6 +22,7 @@ from sp_core.errors import SpError
 VERBS = {
     "models": "list the names that can be loaded",
     "describe": "say what a checkpoint is: architecture, layers, counts, receptive fields",
+    "compare": "what changed from one checkpoint to another, layer by layer",
     "predict": "the most likely classes of images",
     "filters": "picture of a convolution's filters",
     "backprop": "gradient, deconvnet or guided backprop of an image",
@@ -33,6 +34,7 @@ VERBS = {
     "receptive-fields": "size, stride and position of every layer's receptive field",
     "complexity": "parameters and multiply-accumulates, layer by layer",
     "singular-values": "the spectrum of every weight matrix",
+    "epochs": "the checkpoints of a training run in a folder: how its weights moved",
     "train": "train one of the bundled recipes",
 }
 

@@ -13,13 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sp_core.capture import activations
 from sp_core.errors import SpError
 from sp_core.gabor import fit_gabors
 from sp_core.network import Network
 from sp_core.orientation import spectral_peaks
+from sp_core.stem import convolutions, find_stem, has_convolution
+
+__all__ = [
+    "DEAD", "MOST", "OPPONENT", "SCALINGS", "SORTS", "WEAK", "FilterBank", "FilterFacts", "bank", "convolutions",
+    "facts", "find_stem", "first_layer", "fourier", "has_convolution", "opponent", "response", "tiles",
+]  # fmt: skip
 
 SCALINGS = ("filter", "layer")
 SORTS = ("index", "orientation", "frequency", "colourfulness", "norm", "rank-1 energy")
@@ -38,12 +44,15 @@ class FilterBank:
 
     Attributes:
         layer: its name in the network.
-        kind: ``"Conv2d"`` or ``"Conv1d"``, or the class of the network's own kind of it.
-        weight: float32 on the CPU, ``[out, in / groups, h, w]``, or ``[out, in / groups, length]`` for Conv1d.
-        groups: how many groups the channels are divided into.
+        kind: ``"Conv2d"``, ``"Conv1d"`` or ``"Conv3d"``, or the class of the network's own kind of it.
+        weight: float32 on the CPU, ``[out, in / groups, h, w]``; ``[out, in / groups, length]`` for Conv1d, and
+            ``[out, in / groups · depth, h, w]`` for Conv3d, whose kernels are taken apart into slices.
+        groups: how many groups the channels are divided into; 1 where only the weights are known.
         view: how it can be shown: ``"rgb"`` (reads the three colours of the image), ``"grey"`` (reads one channel),
             ``"tiles"`` (a signed kernel for each input channel, without RGB meaning) or ``"lines"`` (Conv1d).
         reads_image: whether its input is the image (it is the first convolution and takes the image's channels).
+            Where only the weights are known, that is a guess (:func:`sp_core.stem.find_stem`).
+        depth: slices of a kernel of a Conv3d; else 1.
     """
 
     layer: str
@@ -52,6 +61,12 @@ class FilterBank:
     groups: int
     view: str
     reads_image: bool
+    depth: int = 1
+
+    @property
+    def coloured_slices(self) -> bool:
+        """Whether each slice of a Conv3d's kernel reads the three colours of a frame."""
+        return self.depth > 1 and self.reads_image and self.weight.shape[1] == 3 * self.depth
 
     @property
     def count(self) -> int:
@@ -59,35 +74,9 @@ class FilterBank:
         return self.weight.shape[0]
 
 
-def convolutions(net: Network) -> tuple[str, ...]:
-    """The names of the Conv1d and Conv2d layers, in execution order, each once; without a graph, in the file's order.
-
-    Raises:
-        SpError: the network has none.
-
-    >>> convolutions(Network(nn.Sequential(nn.Conv2d(3, 4, 3)), name="one", input_size=(3, 8, 8)))
-    ('0',)
-    """
-    if net.has_graph:
-        paths = [layer.module for layer in net.layers if layer.call == 1]
-    else:
-        paths = [name for name, _ in net.module.named_modules()]
-    names = [path for path in paths if isinstance(net.module.get_submodule(path), (nn.Conv1d, nn.Conv2d))]
-    if not names:
-        leaves = (part for part in net.module.modules() if next(part.children(), None) is None)
-        kinds = sorted({type(part).__name__ for part in leaves})
-        raise SpError(
-            f"{net.name} has no convolution, so it has no filters to show (its layers are {', '.join(kinds[:6])}); "
-            "choose another network, or look at its weight matrices."
-        )
-    return tuple(names)
-
-
 def first_layer(net: Network) -> str:
-    """The first convolution whose input has the image's channels; if there is none, the first convolution."""
-    names = convolutions(net)
-    wanted = net.input_size[0]
-    return next((name for name in names if net.module.get_submodule(name).in_channels == wanted), names[0])
+    """The name of the convolution that reads the image; see :func:`sp_core.stem.find_stem`."""
+    return find_stem(net).layer
 
 
 def bank(net: Network, layer: str | None = None) -> FilterBank:
@@ -96,27 +85,34 @@ def bank(net: Network, layer: str | None = None) -> FilterBank:
     Raises:
         SpError: the network has no convolution, or ``layer`` is not one, or its weights are not numbers.
 
-    >>> one = bank(Network(nn.Sequential(nn.Conv2d(3, 4, 5)), name="one", input_size=(3, 8, 8)))
+    >>> one = bank(Network(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 5)), name="one", input_size=(3, 8, 8)))
     >>> one.layer, tuple(one.weight.shape), one.view
     ('0', (4, 3, 5, 5), 'rgb')
     """
     names = convolutions(net)
-    layer = first_layer(net) if layer is None else layer.split("#")[0]
+    stem = find_stem(net).layer
+    layer = stem if layer is None else layer.split("#")[0]
     if layer not in names:
-        net.layer(layer)  # a name that does not exist at all gets its own sentence
+        if net.has_graph:
+            net.layer(layer)  # a name that does not exist at all gets its own sentence
         raise SpError(f"'{layer}' is not a convolution; the {len(names)} of {net.name} are {', '.join(names[:8])} ….")
     module: Any = net.module.get_submodule(layer)
     weight = module.weight.detach().to("cpu", torch.float32)
     if not bool(weight.isfinite().all()):
         bad = int((~weight.isfinite()).sum())
         raise SpError(f"{bad} of the {weight.numel()} weights of {layer} are NaN or infinite; the training diverged.")
-    reads_image = layer == names[0] and module.in_channels == net.input_size[0]
+    reads_image = module.in_channels == net.input_size[0] and layer == (names[0] if net.has_graph else stem)
+    # Without a graph any layer that takes three channels may be the one that reads the image: it is shown in colour.
+    coloured = reads_image or not net.has_graph
     view = "tiles"
     if weight.ndim == 3:
         view = "lines"
+    elif weight.ndim == 5:
+        depth = weight.shape[2]
+        return FilterBank(layer, type(module).__name__, weight.flatten(1, 2), module.groups, view, reads_image, depth)
     elif weight.shape[1] == 1 and (reads_image or module.groups == module.in_channels):
         view = "grey"
-    elif reads_image and weight.shape[1] == 3:
+    elif coloured and weight.shape[1] == 3:
         view = "rgb"
     return FilterBank(layer, type(module).__name__, weight, module.groups, view, reads_image)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import EllipsisType
 from typing import Any
 
 import torch
@@ -19,6 +22,7 @@ from sp_core.trace import Layer, input_dtype, private_copy, single, trace_layers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MOST_PIXELS_A_SIDE = 4096  # of an input that a person asks for
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Network:
         source: where it came from, as a person would say it.
         resize: the shorter side before the centre crop; by default 256/224 of the crop above 96 pixels, else the crop.
         warnings: sentences a person should read.
+        guesses: what of the feeding was guessed: ``"size"`` and ``"normalisation"`` to a sentence with the reason.
         record: what training left beside the weights (epoch, accuracy, settings): plain values, one level of nesting.
 
     >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 5)), name="tiny",
@@ -102,8 +107,13 @@ class Network:
     resize: int | None = None
     warnings: tuple[str, ...] = field(default=())
     record: Mapping[str, Any] = field(default_factory=dict)
+    guesses: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._check_feeding()
+        self.module = _frozen(self.module)
+
+    def _check_feeding(self) -> None:
         size = tuple(int(side) for side in self.input_size)
         if len(size) != 3 or min(size) < 1:
             raise SpError(f"`input_size` must be (channels, height, width), each at least 1; got {self.input_size}.")
@@ -112,9 +122,10 @@ class Network:
             values = getattr(self, what)
             if values is not None and len(values) != size[0]:
                 raise SpError(f"`{what}` must have one number a channel ({size[0]}); got {len(values)}.")
+            if values is not None and not all(math.isfinite(value) for value in values):
+                raise SpError(f"`{what}` must be finite numbers; got {tuple(values)}.")
         if self.std is not None and min(self.std) <= 0:
             raise SpError(f"`std` must be above 0 in every channel; got {tuple(self.std)}.")
-        self.module = _frozen(self.module)
         if self.resize is None:
             shorter = min(size[1:])
             self.resize = round(shorter * 256 / 224) if shorter > 96 else shorter
@@ -123,6 +134,14 @@ class Network:
     def fingerprint(self) -> str:
         """Names the content of the weights: the same whatever file, wrapper or prefix they came in."""
         return fingerprint(dict(self.module.state_dict()))
+
+    @cached_property
+    def identity(self) -> str:
+        """16 hexadecimal digits that name all that an answer depends on: weights, structure, feeding, class names."""
+        fed = (self.input_size, self.mean and tuple(self.mean), self.std and tuple(self.std), self.resize)
+        names = self.classes and tuple(self.classes)
+        known = (self.fingerprint, self.architecture, self.confidence, repr(self.module), fed, names)
+        return hashlib.sha256(repr(known).encode("utf-8", "replace")).hexdigest()[:16]
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
@@ -148,9 +167,70 @@ class Network:
         if not self.has_graph:
             return 0
         with torch.no_grad():
-            clone = private_copy(self.module, to="meta")
-            output = single(clone(torch.empty(1, *self.input_size, dtype=input_dtype(clone), device="meta")))
+            try:
+                clone = private_copy(self.module, to="meta")
+                output = single(clone(torch.empty(1, *self.input_size, dtype=input_dtype(clone), device="meta")))
+            except Exception:  # noqa: BLE001 - it needs real numbers, or does not take this size, which `layers` says
+                assert self.layers is not None
+                blank = torch.zeros(1, *self.input_size, dtype=input_dtype(self.module), device=self.device)
+                output = single(self.clone()(blank))
         return output.shape[1] if output is not None and output.ndim == 2 else 0
+
+    def fed(
+        self,
+        *,
+        input_size: int | Sequence[int] | None = None,
+        mean: float | Sequence[float] | EllipsisType | None = ...,
+        std: float | Sequence[float] | EllipsisType | None = ...,
+        classes: Sequence[str] | EllipsisType | None = ...,
+        resize: int | EllipsisType | None = ...,
+    ) -> Network:
+        """The same network, module and weights, fed otherwise; what is not given stays as it is.
+
+        Args:
+            input_size: a side in pixels, ``(height, width)``, or with the channels, which the weights fix, before them.
+                The shorter side before the crop then becomes the usual one for it, unless ``resize`` is given too.
+            mean: of images in [0, 1]: one number for all channels or one each; None for 0.
+            std: the same; None for 1.
+            classes: names in index order, one an output; None for numbers.
+            resize: the shorter side in pixels before the centre crop; None for the usual one.
+
+        Raises:
+            SpError: the values do not fit the network. Whether it runs at that size is found out by running it.
+
+        >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3)), input_size=(3, 8, 8))
+        >>> net.fed(input_size=32, mean=0.5).input_size, net.fed(mean=0.5).mean
+        ((3, 32, 32), (0.5, 0.5, 0.5))
+        """
+        channels = self.input_size[0]
+        new: dict[str, Any] = {}
+        if input_size is not None:
+            new |= {"input_size": _size(input_size, channels, self.name), "resize": None}
+        for what, values in (("mean", mean), ("std", std)):
+            if values is not ...:
+                new[what] = (float(values),) * channels if isinstance(values, (int, float)) else values
+        if classes is not ...:
+            if classes is not None and len(classes) != self.class_count:
+                raise SpError(
+                    f"{len(classes)} class names were given, but {self.name} has {self.class_count:,} outputs; "
+                    "give one name an output."
+                )
+            new["classes"] = classes and tuple(classes)
+        if resize is not ...:
+            least = min(new.get("input_size", self.input_size)[1:])
+            if resize is not None and not 1 <= resize <= 2 * MOST_PIXELS_A_SIDE:
+                raise SpError(f"`resize` is a side in pixels, such as {least}; got {resize}.")
+            new["resize"] = resize
+        known = {"size": "input_size" in new, "normalisation": bool({"mean", "std"} & new.keys())}
+        new["guesses"] = {what: reason for what, reason in self.guesses.items() if not known.get(what)}
+        gone = set(self.guesses.values()) - set(new["guesses"].values())
+        new["warnings"] = tuple(warning for warning in self.warnings if warning not in gone)
+        other = copy.copy(self)  # the module is shared: nobody changes it
+        for name in ("identity", "layers", "class_count"):
+            vars(other).pop(name, None)
+        vars(other).update(new)
+        other._check_feeding()
+        return other
 
     def class_name(self, index: int) -> str:
         """The class's name, or its number where names are unknown."""
@@ -196,8 +276,15 @@ class Network:
         """What the network sees of ``image``: float32 ``[c, h, w]`` in [0, 1], on the CPU."""
         return pictures.to_tensor(self.crop(image), self.input_size[0])
 
+    def crop_box(self, image: Image.Image) -> tuple[float, float, float, float]:
+        """Which part of ``image`` it sees: (left, top, right, bottom) in pixels of ``image``, with fractions."""
+        return pictures.crop_box(image.size, self.resize or min(self.input_size[1:]), self.input_size[1:])
+
     def crop(self, image: Image.Image) -> Image.Image:
-        """``image`` with its shorter side resized to ``resize``, cut to the centre ``height × width``."""
+        """``image`` with its shorter side resized to ``resize``, cut to the centre ``height × width``; RGB.
+
+        Of a picture from a file with a colour profile, the values that the file stores (``sp_core.images.as_stored``).
+        """
         return pictures.resize_and_crop(image, self.resize or min(self.input_size[1:]), self.input_size[1:])
 
     def normalise(self, images: Tensor) -> Tensor:
@@ -220,6 +307,21 @@ class Network:
         parameter = next(self.module.parameters(), None)
         dtype = parameter.dtype if parameter is not None and parameter.is_floating_point() else torch.float32
         return images.to(self.device, dtype)
+
+
+def _size(asked: int | Sequence[int], channels: int, name: str) -> tuple[int, int, int]:
+    """``(channels, height, width)`` from a side, a height and a width, or all three."""
+    sides = (asked, asked) if isinstance(asked, int) else tuple(int(side) for side in asked)
+    if len(sides) == 3 and sides[0] == channels:
+        sides = sides[1:]
+    if len(sides) == 3:
+        raise SpError(f"{name} takes {channels} channels, which its weights fix; got {sides[0]}.")
+    if len(sides) != 2 or not 1 <= min(sides) <= max(sides) <= MOST_PIXELS_A_SIDE:
+        raise SpError(
+            f"An input size is a height and a width from 1 to {MOST_PIXELS_A_SIDE} pixels, such as 224 or 32×64; "
+            f"got {'×'.join(map(str, sides))}."
+        )
+    return channels, sides[0], sides[1]
 
 
 def _frozen(module: nn.Module) -> nn.Module:

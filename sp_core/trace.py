@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from sp_core.errors import NeedsGraph, SpError
 
@@ -144,12 +145,23 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
             ) from error
 
 
+def weight_makers(module: nn.Module) -> set[int]:
+    """Ids of the modules that make the weights of parametrised layers: they run, but they are no layers.
+
+    >>> net = nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+    >>> len(weight_makers(net)), len(weight_makers(nn.Linear(2, 2)))
+    (3, 0)
+    """
+    lists = [part.parametrizations for part in module.modules() if parametrize.is_parametrized(part)]
+    return {id(maker) for own in lists for maker in own.modules()}  # type: ignore[union-attr]
+
+
 def run_layers(
     clone: nn.Module, images: Tensor, visit: Callable[[Layer, Tensor], None] | None = None
 ) -> tuple[Layer, ...]:
     """Run ``clone`` (a private copy, on which hooks stay) once and list its layers; ``visit`` sees each output."""
     layers: list[Layer] = []
-    names = LayerNames(clone)
+    names, makers = LayerNames(clone), weight_makers(clone)
 
     def note(part: nn.Module, _inputs: Any, output: Any) -> None:
         path, call = names.next(part)
@@ -157,18 +169,19 @@ def run_layers(
         if path and tensor is not None and tensor.ndim >= 2 and tensor.shape[0] == images.shape[0]:
             layer = Layer(
                 name=layer_name(path, call),
-                kind=type(part).__name__,
+                kind=parametrize.type_before_parametrizations(part).__name__,
                 output_shape=tuple(tensor.shape[1:]),
                 module=path,
                 call=call,
-                leaf=next(part.children(), None) is None,
+                leaf=all(id(child) in makers for child in part.children()),
             )
             layers.append(layer)
             if visit is not None:
                 visit(layer, tensor)
 
     for part in clone.modules():
-        part.register_forward_hook(note)
+        if id(part) not in makers:
+            part.register_forward_hook(note)
     with torch.no_grad():
         clone.eval()(images)
     return tuple(layers)

@@ -41,12 +41,13 @@ def test_card_has_what_it_promises():
     card = sp.describe(net)
     assert card["name"] == "tiny" and card["architecture"] is None and card["confidence"] == "exact"
     assert card["fingerprint"] == net.fingerprint and card["classes"] == 3
-    assert card["input"] == {"channels": 1, "height": 28, "width": 28, "mean": [0.1], "std": [0.3]}
+    assert card["input"] == {"channels": 1, "height": 28, "width": 28, "mean": [0.1], "std": [0.3], "resize": 28}
     assert card["parameters"] == 4 * 9 + 4 + 3 * 676 + 3
     assert card["macs"] == 4 * 9 * 13 * 13 + 3 * 676
     assert "Look out." in card["warnings"]
     conv, relu, fc = card["layers"]
     assert (conv["name"], conv["kind"], conv["output"]) == ("conv", "Conv2d", [4, 13, 13])
+    assert conv["weight"] == [4, 1, 3, 3] and relu["weight"] is None and card["tensors"] == 4 and card["guesses"] == {}
     assert (conv["parameters"], conv["macs"]) == (40, 4 * 9 * 13 * 13)
     assert conv["receptive_field"] == {"size": 3, "stride": 2, "start": 0, "status": "complete"}
     assert (relu["parameters"], fc["output"]) == (0, [3])

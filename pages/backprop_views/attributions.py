@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from pages.backprop_views import second_opinion
 from pages.ui import cache, live, pick, show
 from pages.ui.sidebar import Selection
 from sp_core.attribution import Attribution, attribute, attribution_steps, importance, record_count
@@ -22,6 +23,7 @@ SOURCES = {
     "deconvnet": "Zeiler and Fergus 2014",
     "guided": "Springenberg et al. 2015",
     "integrated_gradients": "Sundararajan et al. 2017, equation 1",
+    "deep_lift": "Shrikumar et al. 2017, section 3.5.1 (Rescale rule)",
     "smoothgrad": "Smilkov et al. 2017",
     "grad_cam": "Selvaraju et al. 2017, equations 1 and 2",
     "guided_grad_cam": "Selvaraju et al. 2017, section 3.2",
@@ -66,9 +68,9 @@ def _settings(net: Any, method: str) -> tuple[tuple[str, Any], ...]:
     chosen: dict[str, Any] = {}
     if method == "integrated_gradients":
         chosen["steps"] = st.slider("Steps", 8, 256, 32, 8, key="steps", bind="query-params", width=200)
-        chosen["baseline"] = st.segmented_control(
-            "From", ["black", "mean", "white"], default="black", key="baseline", bind="query-params", required=True
-        )
+        chosen["baseline"] = _baseline("black")
+    elif method == "deep_lift":
+        chosen["baseline"] = _baseline("blurred")
     elif method == "smoothgrad":
         chosen["samples"] = st.slider("Samples", 8, 128, 32, 8, key="samples", bind="query-params", width=200)
         chosen["noise"] = st.slider("Noise", 0.0, 0.5, 0.15, 0.05, key="noise", bind="query-params", width=200)
@@ -86,6 +88,15 @@ def _settings(net: Any, method: str) -> tuple[tuple[str, Any], ...]:
         layer = st.selectbox("At layer", ["last", *layers[::-1]], key="cam", bind="query-params", width=240)
         chosen["layer"] = None if layer == "last" else layer
     return tuple(sorted(chosen.items()))
+
+
+def _baseline(default: str) -> str:
+    """What the image is compared with; one choice for the methods that need it."""
+    names = ["blurred", "black", "mean", "white"]
+    known = "baseline" in st.session_state
+    return st.segmented_control(
+        "From", names, default=None if known else default, key="baseline", bind="query-params", required=True
+    )
 
 
 def _compute(here: Selection, goal: str, method: str, settings: tuple[tuple[str, Any], ...]) -> Attribution | None:
@@ -125,14 +136,15 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
     st.markdown(f"**{name}** of {found.targets[0]}")
     show.picture(picture, alt=f"{name} of {found.targets[0]} on {here.image_name}", width="100%", caption=words)
     if found.gap is not None and found.expected is not None:
-        gap, expected = float(found.gap[0]), float(found.expected[0])
-        st.caption(f"Adds up to {gap + expected:.4g}; expected {expected:.4g}: completeness error {gap:+.2g}.")
+        st.caption(_completeness(float(found.gap[0]), float(found.expected[0])))
     for note in found.notes:
         st.caption(note)
+    if found.method == "deep_lift":
+        st.caption(second_opinion.on_deep_lift(here.net.architecture))
     st.caption(f"Source: {SOURCES[found.method]}")
     settings = "".join(f", {key}={value!r}" for key, value in found.settings)
     code = (
-        f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
+        f"import sp_core as sp\n\nnet = {here.code}\n"
         "image = net.view(sp.open_image('picture.png'))[None]\n"
         f"answer = sp.attribute(net, image, {goal!r}, {found.method!r}{settings})"
     )
@@ -140,31 +152,32 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
     show.downloads(f"attribution-{found.method}", picture=picture, numbers={"map": values}, code=code)
 
 
+def _completeness(gap: float, expected: float) -> str:
+    share = f", {abs(gap / expected):.1g} of it" if expected and abs(gap) >= 1e-3 * abs(expected) else ""
+    return f"Adds up to {gap + expected:.4g}; expected {expected:.4g}: completeness error {gap:+.2g}{share}."
+
+
 def _tests(here: Selection, goal: str, found: Attribution, view: str) -> None:
     """Insertion and deletion curves, and the map on shuffled weights."""
     key = (*here.key, goal, found.method, found.settings)
-    left, right = st.columns([3, 2], gap="large")
-    with right:
-        st.markdown("**The same map with shuffled weights**")
-        columns = st.columns(2)
-        for column, which in zip(columns, ("last", "all"), strict=True):
-            other = cache.answer("shuffled", (*key, which), lambda which=which: _shuffled(here, goal, found, which))
-            with column:
-                _shuffled_map(here, other, view)
-    with left:
-        st.markdown("**Insertion and deletion**")
-        last, finished = live.run(
-            lambda: insertion_deletion_steps(here.net, here.seen, goal, importance(found)[0], STEPS),
-            key="curves",
-            settings=key,
-            total=4 * 2 + 1,
-            draw=lambda step: None,
-            text=lambda step: f"{step.done} of {step.total} images",
-            alt="Insertion and deletion",
-            start=True,
-        )
-        if finished:
-            _curves(last.curves)
+    st.markdown("**The same map with shuffled weights**")
+    for column, which in zip(st.columns(2), ("last", "all"), strict=True):
+        other = cache.answer("shuffled", (*key, which), lambda which=which: _shuffled(here, goal, found, which))
+        with column:
+            _shuffled_map(here, other, view)
+    st.markdown("**Insertion and deletion**")
+    last, finished = live.run(
+        lambda: insertion_deletion_steps(here.net, here.seen, goal, importance(found)[0], STEPS),
+        key="curves",
+        settings=key,
+        total=4 * 2 + 1,
+        draw=lambda step: None,
+        text=lambda step: f"{step.done} of {step.total} images",
+        alt="Insertion and deletion",
+        start=True,
+    )
+    if finished:
+        _curves(last.curves)
 
 
 def _shuffled(here: Selection, goal: str, found: Attribution, which: str) -> Randomised:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -13,6 +13,8 @@ SURE = {
     "likely": "most tensors fit; see the notes",
     "weights-only": "only the weights are known",
 }
+IN_MEMORY = " and became float32."  # how notes on types end
+AS_SAID = " (as you said)"
 AT_ONCE = 7  # lines of what training left before the rest is folded away
 THOUSANDS = {name: st.column_config.NumberColumn(format="localized") for name in ("parameters", "MACs")}
 STYLE = (
@@ -21,26 +23,37 @@ STYLE = (
     "vertical-align: top; } "
     ".sp-card td, .sp-card th { padding-top: .3rem; padding-bottom: .3rem; "
     "border-bottom: 1px solid rgba(128, 128, 128, .25); } "
-    ".sp-card td { overflow-wrap: break-word; }</style>"
+    ".sp-card td { overflow-wrap: anywhere; }</style>"
 )
 
 
-def rows(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the card says of the network as a whole, in words."""
-    size = card["input"]
-    guessed = " (guessed, see the notes)" if any("guessed" in warning for warning in card["warnings"]) else ""
-    if size["mean"] is None and size["std"] is None:
-        normalisation = "none: values in [0, 1] are fed as they are"
-    else:
-        normalisation = f"(x − {_numbers(size['mean'], 0)}) / {_numbers(size['std'], 1)}{guessed}"
-    return [
-        ("Architecture", card["architecture"] or "unknown"),
+def rows(card: Mapping[str, Any], by_hand: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """What the card says of the network as a whole, in words; ``by_hand`` is what of it a person said."""
+    held = [note for note in card["warnings"] if note.endswith(IN_MEMORY)]
+    numbers = f"{card['dtype']} in memory, {card['bytes'] / 1e6:,.1f} MB"
+    if held:
+        numbers += f"; in the file {'; '.join(note.removesuffix(IN_MEMORY) for note in held)}"
+    lines = [
+        ("Architecture", (card["architecture"] or "unknown") + AS_SAID * ("architecture" in by_hand)),
         ("How sure", f"{card['confidence']}: {SURE.get(card['confidence'], '')}"),
         ("From", card["source"]),
         ("Fingerprint", card["fingerprint"]),
-        ("Numbers", f"{card['dtype']}, {card['bytes'] / 1e6:,.1f} MB in memory"),
-        ("Input", f"{size['channels']} channels, {size['height']} × {size['width']} pixels{guessed}"),
-        ("Normalisation", normalisation),
+        ("Numbers", numbers),
+    ]
+    if card["confidence"] == "weights-only":
+        return lines
+    size, said = card["input"], {"size": "", "normalisation": ""}
+    said |= dict.fromkeys(card["guesses"], " (guessed, see the notes)")
+    said |= dict.fromkeys(by_hand, AS_SAID)
+    if size["mean"] is None and size["std"] is None:
+        normalisation = "none: values in [0, 1] are fed as they are"
+    else:
+        normalisation = f"(x − {_numbers(size['mean'], 0)}) / {_numbers(size['std'], 1)}"
+    channels = f"{size['channels']} channel{'s' * (size['channels'] != 1)}"
+    return [
+        *lines,
+        ("Input", f"{channels}, {size['height']} × {size['width']} pixels{said['size']}"),
+        ("Normalisation", normalisation + said["normalisation"]),
     ]
 
 
@@ -80,13 +93,18 @@ def table(lines: Sequence[tuple[str, str]]) -> None:
     st.html(f'{STYLE}<table class="sp-card">{body}</table>')
 
 
-def unmarked(text: str) -> str:
-    """Text from a file (names of layers, of the file) for Streamlit: its markdown is shown, not followed."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]<>$~:!#" else letter for letter in text)
-
-
 def layers(card: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row a layer, flat, for a table and for CSV. Numbers that cannot be had are None."""
+    if card["confidence"] == "weights-only":
+        return [
+            {
+                "layer": layer["name"] or "(outside any layer)",
+                "kind": layer["kind"],
+                "weight": "×".join(map(str, layer["weight"] or ())) or None,
+                "parameters": layer["parameters"],
+            }
+            for layer in card["layers"]
+        ]
     return [
         {
             "layer": layer["name"],
@@ -106,3 +124,18 @@ def _extent(value: Any) -> str | None:
     if isinstance(value, list):
         return "×".join(map(str, value))
     return None if value is None else str(value)
+
+
+def metrics(card: Mapping[str, Any]) -> None:
+    """The numbers one asks for first; those that a network without a graph does not have are left out."""
+    graph = card["confidence"] != "weights-only"
+    with st.container(horizontal=True):
+        st.metric("Parameters", f"{card['parameters']:,}")
+        if graph:
+            st.metric("Multiply-accumulates", "unknown" if card["macs"] is None else f"{card['macs'] / 1e6:,.1f} M")
+        st.metric("Size", f"{card['bytes'] / 1e6:,.1f} MB")
+        st.metric("Layers with weights", sum(bool(layer["weight"]) for layer in card["layers"]))
+        if graph:
+            st.metric("Classes", f"{card['classes']:,}" if card["classes"] else "none")
+        else:
+            st.metric("Tensors", f"{card['tensors']:,}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import streamlit as st
 
-from pages.card_views.facts import unmarked
+from pages.ui.text import unmarked
 from sp_core.health import Finding, summary
 
 BOXES = {"nan": st.error, "constant": st.warning, "batch norm": st.warning, "untrained": st.warning, "dead": st.info}

@@ -20,12 +20,36 @@ def draw(
     if max(bank.weight.shape[2:]) == 1:
         st.info("A 1×1 kernel has no pattern in space: it mixes channels. Its matrix is on the page *Weight matrices*.")
     elif bank.view == "lines":
-        show.figure(figures.taps(bank, chosen), alt=f"The weights of filter {chosen}", height=300)
+        show.figure(figures.taps(bank, chosen), alt=f"The weights of filter {chosen}", height=360)
     else:
         _pictures(bank, facts, chosen, scaling)
-    _numbers(row)
-    if bank.view != "lines":
+    _numbers(row, bank.view == "lines")
+    if bank.view == "lines" or bank.depth > 1:
+        return
+    if here.net.has_graph:
         _response(here, bank.layer, chosen)
+    else:
+        st.caption(
+            ":material/account_tree: Its response to the picture needs a forward pass, and of this file only the "
+            "weights are known."
+        )
+
+
+def where(bank: sp.filters.FilterBank, facts: sp.filters.FilterFacts, chosen: int) -> None:
+    """Where all filters lie in orientation and frequency; of lines in frequency and length."""
+    if bank.view == "lines":
+        st.markdown("**Frequency and norm of all filters**")
+        alt = f"Frequency and norm of the filters of {bank.layer}; filter {chosen} is marked"
+        show.figure(figures.frequency_and_norm(facts, chosen), alt=alt, height=360)
+        st.caption("The frequency is where the spectrum of a filter, summed over its input channels, has its peak.")
+        return
+    st.markdown("**Orientation and frequency of all filters**")
+    alt = f"Orientation and spatial frequency of the filters of {bank.layer}; filter {chosen} is marked"
+    show.figure(figures.orientation_and_frequency(facts, chosen), alt=alt, height=360)
+    st.caption(
+        "Colour is colourfulness; a larger dot is a longer filter. "
+        "Blobs, which have no orientation, and dead filters are left out."
+    )
 
 
 def _pictures(bank: sp.filters.FilterBank, facts: sp.filters.FilterFacts, chosen: int, scaling: str) -> None:
@@ -46,23 +70,27 @@ def _pictures(bank: sp.filters.FilterBank, facts: sp.filters.FilterFacts, chosen
         _beside(figures.channels(bank, chosen), f"Filter {chosen} of {bank.layer}")
 
 
-def _numbers(row: dict[str, float | int | bool | None]) -> None:
-    columns = st.columns(4)
+def _numbers(row: dict[str, float | int | bool | None], line: bool) -> None:
     rank1 = row["rank1"]
     separable = "–" if rank1 is None else "separable" if rank1 > 0.95 else "not separable"
-    cells = (
+    frequency = "Cycles a sample" if line else "Cycles a pixel"
+    cells = [
         ("Orientation", _say(row, "orientation", ".0f", "°"), _say(row, "gabor_orientation", ".0f", "° Gabor")),
-        ("Cycles a pixel", _say(row, "frequency", ".3f"), _say(row, "bandwidth", ".1f", " octaves wide")),
+        (frequency, _say(row, "frequency", ".3f"), _say(row, "bandwidth", ".1f", " octaves wide")),
         ("Colourfulness", _say(row, "colourfulness", ".2f"), _say(row, "norm", ".3g", " norm")),
         ("Rank-1 energy", _say(row, "rank1", ".2f"), separable),
-    )
-    for column, (name, value, below) in zip(columns, cells, strict=True):
-        column.metric(name, value, below, "off", delta_arrow="off")
-    st.caption(
-        f"Gabor: frequency {_say(row, 'gabor_frequency', '.3f')} cycles a pixel, phase "
-        f"{_say(row, 'gabor_phase', '.0f', '°')}, σ {_say(row, 'gabor_sigma_across', '.1f')} across and "
-        f"{_say(row, 'gabor_sigma_along', '.1f')} pixels along the stripes."
-    )
+    ]
+    if line:  # a line has no orientation and no rows and columns
+        share = _say(row, "pattern_share", ".0%", " in the main pattern")
+        cells = [cells[1], ("Norm", _say(row, "norm", ".3g"), share), ("Mean weight", _say(row, "mean", ".3g"), "–")]
+    for column, (name, value, below) in zip(st.columns(4), cells, strict=False):
+        column.metric(name, value, None if below == "–" else below, "off", delta_arrow="off")
+    if not line:
+        st.caption(
+            f"Gabor: frequency {_say(row, 'gabor_frequency', '.3f')} cycles a pixel, phase "
+            f"{_say(row, 'gabor_phase', '.0f', '°')}, σ {_say(row, 'gabor_sigma_across', '.1f')} across and "
+            f"{_say(row, 'gabor_sigma_along', '.1f')} pixels along the stripes."
+        )
 
 
 def _response(here: Selection, layer: str, chosen: int) -> None:

@@ -154,7 +154,7 @@ def _read(folder: Path, net: Any) -> PatchIndex | None:
     if not file.is_file():
         return None
     found = _load(str(folder), file.stat().st_mtime_ns)
-    return found if found.network["fingerprint"] == net.fingerprint else None
+    return found if found.fits(net) else None
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)

@@ -37,7 +37,7 @@ def draw(here: Selection) -> None:
     last, _ = live.run(
         lambda: sp.ascend(here.net, goals, settings, examples=examples(here.net, colours)),
         key="ascent",
-        settings=(here.net.fingerprint, here.net.input_size, tuple(goals), settings, colours),
+        settings=(here.net.identity, tuple(goals), settings, colours),
         total=settings.steps,
         draw=lambda step: sheet(step.images, columns(len(step.names))).image,
         text=lambda step: f"step {step.step} of {step.steps}, activation {float(step.activation.mean()):.3g}",
@@ -140,7 +140,7 @@ def downloads(
     here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings, colours: str
 ) -> None:
     """The sheet, the pictures as numbers, and the Python that makes them again."""
-    code = f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nsettings = sp.{settings!r}\n"
+    code = f"import sp_core as sp\n\nnet = {here.code}\nsettings = sp.{settings!r}\n"
     given = ""
     if colours == "textures":
         side = min(64, *here.net.input_size[1:])

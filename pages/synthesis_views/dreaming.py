@@ -87,7 +87,7 @@ def result(here: Selection, last: sp.synthesis.DreamStep, settings: sp.DreamSett
     if last.note:
         st.info(last.note)
     show.provenance(here, layer=last.name, octaves=last.octaves, steps=last.step, seed=settings.seed)
-    code = f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nimage = sp.open_image('picture.png')\n"
+    code = f"import sp_core as sp\n\nnet = {here.code}\nimage = sp.open_image('picture.png')\n"
     code += f"*_, last = sp.dream(net, image, sp.{settings!r})\nlast.image  # [c, h, w] in [0, 1]\n"
     numbers = {"image": last.image.cpu().numpy()}
     show.downloads(f"dream-{here.net.name}-seed{settings.seed}", picture=picture, numbers=numbers, code=code)

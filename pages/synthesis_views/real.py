@@ -31,7 +31,7 @@ def beside(here: Selection, name: str, peak: float, side: int) -> None:
     except (sp.SpError, IndexError):
         st.caption(f"The index of real images does not hold {unit}.")
         return
-    key = (here.net.fingerprint, str(unit), index.images)
+    key = (here.net.identity, str(unit), index.images)
     tile = cache.answer("best-patch", key, lambda: cut(Textures(best.image + 1), [best], here.net)[0])
     width = max(1, side // tile.shape[1]) * tile.shape[1]
     show.picture(

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 from PIL import Image
 
-from pages.ui import cache
+from pages.ui import networks, uploads
+from pages.ui.text import unmarked
 from sp_core.errors import SpError
 
 NETWORK, IMAGE, TEXTURE = "net", "image", "texture"
@@ -20,7 +19,6 @@ NETWORK_HELP = (
     "Bundled networks, your own files, untrained architectures, and torchvision's; "
     "you can also type torchvision:NAME@WEIGHTS."
 )
-CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".th", ".tar", ".pkl", ".t7", ".model")
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,13 @@ class Selection:
 
     @cached_property
     def net(self) -> Any:
-        """The network (:class:`sp_core.Network`); raises SpError where it cannot be loaded."""
-        return load_network(self.source)
+        """The network (:class:`sp_core.Network`), fed as was said by hand; raises SpError where it cannot be loaded."""
+        return networks.load(self.source)
+
+    @cached_property
+    def found(self) -> Any:
+        """The network as its file says, before anything was said by hand of how it is fed."""
+        return networks.found(self.source)
 
     @cached_property
     def seen(self) -> Any:
@@ -53,40 +56,76 @@ class Selection:
 
     @cached_property
     def crop(self) -> Image.Image:
-        """What the network sees of the picture, as a picture."""
-        return self.net.crop(self.image)
+        """What the network sees of the picture, as a picture: grey for one channel, the first three of more."""
+        from sp_core.images import to_picture
+
+        return to_picture(self.seen[0])
 
     @property
-    def loads_as(self) -> str:
-        """What ``sp.load`` takes to load this network elsewhere: the source, or the file's own name."""
-        kind, _, name = self.source.partition(":")
-        if kind == "file":
-            return _uploads().get(name, {}).get("name", name)
-        return f"./{name}" if kind == "path" else self.source
+    def code(self) -> str:
+        """The Python that loads this network, fed as here: ``sp.load("bundled:…")``."""
+        return networks.code(self.source)
 
     @property
     def key(self) -> tuple[str, str]:
-        """Fingerprint of the weights and content hash of the picture: for the key of a cached answer."""
-        return self.net.fingerprint, self.image_key
+        """Identity of the network as it is fed, and content hash of the picture: for the key of a cached answer."""
+        return self.net.identity, self.image_key
 
 
 def draw() -> None:
     """Draw the sidebar's two pickers. Called by the frame, once a run, before the page."""
     with st.sidebar:
-        _note_uploads()
-        _linked_select("Network", network_sources(), NETWORK, network_label, NETWORK_HELP)
+        uploads.note()
+        linked_select("Network", networks.sources(), NETWORK, networks.label, NETWORK_HELP)
+        networks.link(_source())
         _network_line()
-        _linked_select("Image", image_sources(), IMAGE, image_label)
+        linked_select("Image", image_sources(), IMAGE, image_label)
         if st.session_state.get(IMAGE) == "texture":
             st.number_input("Texture number", 0, 999_999, key=TEXTURE, bind="query-params", step=1)
         _image_preview()
-        with st.expander("Use your own", icon=":material/upload:", expanded=not _uploads()):
-            st.file_uploader("Checkpoint", key="upload-network", on_change=_choose_upload, args=("network",))
-            st.caption("State dict in .safetensors, .pth, .pt … Only tensors are read; code in a file never runs.")
-            st.file_uploader("Picture", key="upload-image", on_change=_choose_upload, args=("image",))
+        with st.expander("Use your own", icon=":material/upload:", expanded=not uploads.table()):
+            st.file_uploader(
+                "Checkpoints",
+                key=uploads.WIDGETS["network"],
+                accept_multiple_files=True,
+                on_change=_choose_upload,
+                args=("network",),
+            )
+            st.caption(
+                "State dicts in .safetensors, .pth, .pt …; of a sharded one the index with its shards. Only tensors "
+                f"are read; code in a file never runs. At most {st.get_option('server.maxUploadSize')} MB a file."
+            )
+            st.file_uploader("Picture", key=uploads.WIDGETS["image"], on_change=_choose_upload, args=("image",))
 
 
-def _linked_select(label: str, options: list[str], key: str, words: Any, help_text: str | None = None) -> None:
+def _source() -> str:
+    """The chosen network, as it stands in the address."""
+    return str(st.session_state.get(NETWORK) or networks.sources()[0])
+
+
+def _network_line() -> None:
+    source = _source()
+    try:
+        net = networks.load(source)
+        count = net.class_count
+    except SpError as error:
+        from pages.ui import nav
+
+        st.error(str(error), icon=":material/error:")
+        if networks.by_hand(source):
+            nav.page_link("card.py", "Change what was said of it")
+        return
+    size = "×".join(map(str, net.input_size))
+    known = f"{count:,} classes · {size}" if net.has_graph else "only the weights are known"
+    st.caption(f"{unmarked(net.architecture or net.name)} · {known} · `{net.fingerprint}`")
+    if any(name in networks.by_hand(source) for name in networks.FEEDING):
+        st.caption(":material/tune: Fed as you said on the identity card.")
+    for warning in (*net.warnings, networks.missing_names(source)):
+        if warning:
+            st.caption(f":material/warning: {unmarked(warning)}")
+
+
+def linked_select(label: str, options: list[str], key: str, words: Any, help_text: str | None = None) -> None:
     """A picker whose value (not its label, which ``bind`` would write) is in the address bar."""
     if key not in st.session_state:
         st.session_state[key] = st.query_params.get(key, options[0])
@@ -103,93 +142,10 @@ def _linked_select(label: str, options: list[str], key: str, words: Any, help_te
 
 def selection() -> Selection:
     """What is chosen; raises SpError where the address names something that is not here."""
-    source = str(st.session_state.get(NETWORK) or network_sources()[0])
+    source = _source()
     image_source = str(st.session_state.get(IMAGE) or "texture")
     image, name, key = _image(image_source)
     return Selection(source, image_source, image, name, key)
-
-
-# --- networks -------------------------------------------------------------------------------------------------------
-
-
-def network_sources() -> list[str]:
-    """Every network that can be chosen: bundled, uploaded, the owner's folder, untrained, torchvision."""
-    from sp_core import checkpoints, zoo
-
-    return [
-        *(f"bundled:{name}" for name in checkpoints.bundled_names()),
-        *(f"file:{key}" for key, row in _uploads().items() if row["what"] == "network"),
-        *(f"path:{name}" for name in _owner_files()),
-        *(f"zoo:{name}" for name in zoo.names()),
-        *(f"torchvision:{name}" for name in _torchvision_names()),
-    ]
-
-
-def _torchvision_names() -> list[str]:
-    import torchvision
-
-    return torchvision.models.list_models(module=torchvision.models)
-
-
-def network_label(source: str) -> str:
-    """How a source reads in the picker."""
-    kind, _, name = source.partition(":")
-    if kind == "file":
-        row = _uploads().get(name)
-        return f"{row['name']} (yours)" if row else f"file {name} (not uploaded here)"
-    return {"bundled": f"{name}", "zoo": f"{name} (untrained)", "path": name}.get(kind, source)
-
-
-def load_network(source: str) -> Any:
-    """The network that ``source`` names; raises SpError with the next step where there is none."""
-    from sp_core import checkpoints
-
-    kind, _, name = source.partition(":")
-    if kind == "file":
-        row = _uploads().get(name)
-        if row is None:
-            raise SpError(
-                f"This link shows a checkpoint with content hash {name} that is not uploaded in this session. "
-                "Upload the file in the sidebar under “Use your own” to see the same view."
-            )
-        data = st.session_state["upload-network"].getvalue()
-        # The name is in the key: a network carries its file's name, which is no one else's business.
-        return cache.network(f"{source}|{row['name']}", lambda: checkpoints.load_bytes(data, row["name"]))
-    if kind == "path":
-        folder = _owner_folder()
-        if folder is None or name not in _owner_files():
-            raise SpError(f"'{name}' is not in the folder that this server's owner shares; choose another network.")
-        path = folder / name
-        stat = path.stat()
-        return cache.network(f"{source}|{stat.st_mtime_ns}|{stat.st_size}", lambda: checkpoints.load(str(path)))
-    if kind not in {"bundled", "zoo", "torchvision", "timm"}:
-        raise SpError(f"'{source}' is not a network; write bundled:NAME, torchvision:NAME, zoo:NAME, or upload a file.")
-    return cache.network(source, lambda: checkpoints.load(source))
-
-
-def _owner_folder() -> Path | None:
-    folder = os.environ.get("SP_FOLDER")
-    return Path(folder) if folder and Path(folder).is_dir() else None
-
-
-def _owner_files() -> list[str]:
-    """Checkpoints in the one folder that the server's owner allows (environment variable ``SP_FOLDER``)."""
-    folder = _owner_folder()
-    if folder is None:
-        return []
-    return sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in CHECKPOINT_ENDINGS)
-
-
-def _network_line() -> None:
-    try:
-        net = load_network(str(st.session_state.get(NETWORK) or network_sources()[0]))
-    except SpError as error:
-        st.error(str(error), icon=":material/error:")
-        return
-    size = "×".join(map(str, net.input_size))
-    st.caption(f"{net.architecture or net.name} · {net.class_count} classes · {size} · `{net.fingerprint}`")
-    for warning in net.warnings:
-        st.caption(f":material/warning: {warning}")
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -197,15 +153,15 @@ def _network_line() -> None:
 
 def image_sources() -> list[str]:
     """Every picture that can be chosen: a texture by number, bundled scenes, uploads."""
-    uploads = [f"upload:{key}" for key, row in _uploads().items() if row["what"] == "image"]
-    return ["texture", *SCENES, *uploads]
+    own = [f"upload:{key}" for key, row in uploads.table().items() if row["what"] == "image"]
+    return ["texture", *SCENES, *own]
 
 
 def image_label(source: str) -> str:
     """How a picture's source reads in the picker."""
     kind, _, name = source.partition(":")
     if kind == "upload":
-        row = _uploads().get(name)
+        row = uploads.table().get(name)
         return f"{row['name']} (yours)" if row else f"picture {name} (not uploaded here)"
     return {"texture": "A texture, by number", **SCENES}.get(source, source)
 
@@ -217,9 +173,9 @@ def _image(source: str) -> tuple[Image.Image, str, str]:
         return _texture(index), f"texture {index}", f"texture-{index}"
     if source in SCENES:
         return _scene(name), SCENES[source], source
-    if kind == "upload" and name in _uploads():
-        row = _uploads()[name]
-        return _decode(name, st.session_state["upload-image"].getvalue()), row["name"], name
+    if kind == "upload" and name in uploads.table():
+        row = uploads.table()[name]
+        return _decode(name, uploads.content(name)).image, row["name"], name
     if kind == "upload":
         raise SpError(
             f"This link shows a picture with content hash {name} that is not uploaded in this session. "
@@ -242,52 +198,39 @@ def _scene(name: str) -> Image.Image:
     return scenes.picture(name)
 
 
-@st.cache_data(max_entries=32, show_spinner=False)
-def _decode(key: str, _data: bytes) -> Image.Image:
-    from sp_core.images import open_image
+@st.cache_resource(max_entries=8, show_spinner="Decoding the picture …")
+def _decode(key: str, _data: bytes) -> Any:
+    """The picture with notes (:class:`sp_core.images.Opened`); shared by all who upload the same, so never changed."""
+    from sp_core.images import open_with_notes
 
-    return open_image(_data)
+    return open_with_notes(_data)
 
 
 def _image_preview() -> None:
-    from pages.ui import show
+    from pages.ui import preview
 
+    source = str(st.session_state.get(IMAGE) or "texture")
     try:
-        image, name, _ = _image(str(st.session_state.get(IMAGE) or "texture"))
+        image, name, key = _image(source)
     except SpError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(unmarked(str(error)), icon=":material/error:")
         return
-    show.picture(image, alt=f"The chosen picture: {name}", width=180)
+    notes = _decode(key, uploads.content(key)).notes if source.startswith("upload:") else ()
+    try:
+        net = networks.load(_source())
+    except SpError:
+        net = None  # said above, beside the network
+    preview.draw(image, name, notes, net)
 
 
 # --- uploads --------------------------------------------------------------------------------------------------------
 
 
-def _uploads() -> dict[str, dict[str, str]]:
-    """Content hash to ``{"what", "name"}`` of this session's uploads; the bytes stay in the upload widgets."""
-    return st.session_state.setdefault("uploads", {})
-
-
-def _note_uploads() -> None:
-    """Keep the table of uploads in step with the two upload widgets, hashing each file once."""
-    known = st.session_state.setdefault("upload-ids", {})
-    present = {}
-    for what in ("network", "image"):
-        file = st.session_state.get(f"upload-{what}")
-        if file is None:
-            continue
-        if file.file_id not in known:
-            known[file.file_id] = cache.digest(file.getvalue())
-        present[known[file.file_id]] = {"what": what, "name": file.name}
-    st.session_state["uploads"] = present
-
-
 def _choose_upload(what: str) -> None:
-    """A file that has just been uploaded is what the person wants to see."""
-    _note_uploads()
-    for key, row in _uploads().items():
-        if row["what"] == what:
-            if what == "network":
-                st.session_state[NETWORK] = f"file:{key}"
-            else:
-                st.session_state[IMAGE] = f"upload:{key}"
+    """What has just been uploaded is what the person wants to see."""
+    new = uploads.note()
+    if what == "network" and new:
+        st.session_state[NETWORK] = f"file:{new[-1]}"
+    for key, row in uploads.table().items():
+        if row["what"] == what == "image":
+            st.session_state[IMAGE] = f"upload:{key}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import cache, live, show
+from pages.ui import cache, epochs, live, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
+from pages.ui.text import unmarked
 from sp_core.figures import weights as figures
 
 SCHEMES = """
@@ -29,21 +30,25 @@ SOURCES = (
 )
 
 
-def draw(here: Selection) -> None:
+def draw(here: Selection, _found: epochs.Followed | None) -> None:
     """One layer rebuilt at a rank: error, cost, pictures, effect."""
+    graph = here.net.has_graph
+    try:
+        layers = sp.weights.rebuildable(here.net)
+    except sp.SpError as error:  # to have none is no mistake
+        st.info(unmarked(str(error)), icon=":material/grid_off:")
+        return
     with st.container(horizontal=True):
-        layer = choose("Layer", sp.weights.rebuildable(here.net), "site", width=280)
-        place = sp.weights.site(here.net, layer)
-        curves = cache.answer("curves", (here.net.fingerprint, layer), lambda: sp.weights.curves(place))
+        layer = choose("Layer", layers, "site", width=280)
+        place = sp.weights.site(here.net, layer) if graph else sp.weights.site_alone(here.net, layer)
+        curves = cache.answer("curves", (here.net.identity, layer), lambda: sp.weights.curves(place))
         scheme = choose("Scheme", [row.scheme for row in curves], "scheme", width=160)
         curve = next(row for row in curves if row.scheme == scheme)
         rank = _rank(len(curve.errors), curve.rank_within(0.3))
-        axis = st.segmented_control(
-            "Against", list(figures.AXES), default="MACs", key="axis", bind="query-params", required=True
-        )
-    key = (here.net.fingerprint, layer, scheme, rank)
+        axis = _axis(graph)
+    key = (here.net.identity, layer, scheme, rank)
     row = cache.answer("factored", key, lambda: sp.weights.factor(place, scheme, rank))
-    _numbers(place, row)
+    _numbers(place, row, graph)
     left, right = st.columns(2, gap="large")
     with left:
         st.markdown("**Error of every scheme**")
@@ -55,31 +60,49 @@ def draw(here: Selection) -> None:
             )
     with right:
         _pictures(here, place, row)
-    _consequences(here, place, row)
+    if graph:
+        _consequences(here, place, row)
+    else:
+        st.caption(
+            ":material/account_tree: Multiply-accumulates, milliseconds, and what the network then says need a forward "
+            "pass, and of this file only the weights are known. The error and the parameters are exact without."
+        )
     show.explain("The four schemes", SCHEMES, SOURCES)
     show.provenance(here, layer=layer, scheme=scheme, rank=rank)
     _downloads(here, row, curve)
 
 
-def _numbers(place: sp.weights.Site, row: sp.weights.Factored) -> None:
+def _axis(graph: bool) -> str:
+    """What the error is drawn against; without a graph there are no multiply-accumulates."""
+    axes = [name for name in figures.AXES if graph or name != "MACs"]
+    if st.session_state.get("axis") not in axes:
+        st.session_state.pop("axis", None)
+    return st.segmented_control("Against", axes, default=axes[-1], key="axis", bind="query-params", required=True)
+
+
+def _numbers(place: sp.weights.Site, row: sp.weights.Factored, graph: bool) -> None:
     """What is lost and what it costs."""
     columns = st.columns(4)
     columns[0].metric("Relative error", f"{row.error:.3f}")
     columns[1].metric("Energy kept", f"{1 - row.error**2:.1%}")
     share = f"{row.parameters / place.parameters:.2f} × original"
     columns[2].metric("Parameters", f"{row.parameters:,}", share, "off", delta_arrow="off")
-    share = f"{row.macs / place.macs:.2f} × original"
-    columns[3].metric("MACs", f"{row.macs / 1e6:,.2f} M", share, "off", delta_arrow="off")
+    if graph:
+        share = f"{row.macs / place.macs:.2f} × original"
+        columns[3].metric("MACs", f"{row.macs / 1e6:,.2f} M", share, "off", delta_arrow="off")
+    else:
+        columns[3].metric("MACs", "–", "need a forward pass", "off", delta_arrow="off")
 
 
 def _downloads(here: Selection, row: sp.weights.Factored, curve: sp.weights.Curve) -> None:
     """The rebuilt weight, its parts, the whole curve, and the code."""
+    site = "site" if here.net.has_graph else "site_alone"
     lost = zip(curve.errors.tolist(), curve.parameters.tolist(), curve.macs.tolist(), strict=True)
     show.downloads(
         f"low-rank-{row.layer}-{row.scheme}-{row.rank}",
         numbers={"weight": row.weight.numpy(), **{f"part{i}": part.numpy() for i, part in enumerate(row.kernels)}},
         table=[{"rank": i + 1, "error": e, "parameters": p, "macs": m} for i, (e, p, m) in enumerate(lost)],
-        code=f'import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\nplace = sp.weights.site(net, "{row.layer}")\n'
+        code=f'import sp_core as sp\n\nnet = {here.code}\nplace = sp.weights.{site}(net, "{row.layer}")\n'
         f'row = sp.weights.factor(place, "{row.scheme}", {row.rank})\nprint(row.error, row.layers)',
     )
 

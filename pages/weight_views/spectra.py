@@ -5,14 +5,16 @@ from __future__ import annotations
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import cache, live, show
+from pages.ui import cache, epochs, live, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
+from pages.ui.text import unmarked
+from sp_core.figures import epochs as over_epochs
 from sp_core.figures import weights as figures
 
 
-def draw(here: Selection) -> None:
-    """All spectra, one of them beside random ones, and the ranks."""
+def draw(here: Selection, found: epochs.Followed | None) -> None:
+    """All spectra, one of them beside random ones, the matrix itself, the ranks, and how they moved over a run."""
     rows = all_spectra(here)
     if not rows:
         return
@@ -26,6 +28,9 @@ def draw(here: Selection) -> None:
     with right:
         st.markdown("**All layers, from σ₁ on the left to the smallest on the right**")
         show.figure(figures.strip(rows), alt="Singular values of all layers as a strip", height=430)
+    if found is not None:
+        _over_the_run(here, found, layer)
+    _matrix(here, layer)
     table = figures.rank_table(rows)
     st.dataframe(table, hide_index=True)
     show.explain(
@@ -33,24 +38,63 @@ def draw(here: Selection) -> None:
         "A convolution is read as the flat matrix `[out, in·k·k]` that patches are multiplied with. A random matrix "
         "already has a falling spectrum (grey band: same shape and norm); training lifts a few directions above it and "
         "lets others fall. *Effective rank* is the exponential of the spectrum's entropy, *stable rank* "
-        "‖W‖²/σ₁², and the last columns say how many directions hold 90 % and 99 % of the energy.",
+        "‖W‖²/σ₁², and the last columns say how many directions hold 90 % and 99 % of the energy. Of a recurrent layer "
+        "every gate is a matrix of its own: rows are divided in the order that PyTorch documents.",
         "Roy and Vetterli 2007 (effective rank); Marchenko and Pastur 1967; Dumitriu and Edelman 2002 (drawn spectra)",
     )
     show.provenance(here, layer=layer, random_seed=0)
-    code = f"import sp_core as sp\n\nnet = sp.load({here.loads_as!r})\n"
+    code = f"import sp_core as sp\n\nnet = {here.code}\n"
     code += f"print(sp.singular_values(net)[{rows[index].name!r}])"
     show.downloads("spectra", numbers={row.name: row.values.numpy() for row in rows}, table=table, code=code)
+
+
+def _over_the_run(here: Selection, found: epochs.Followed, layer: str) -> None:
+    """How the chosen layer's ranks moved over the training run."""
+    st.subheader(f"{unmarked(layer)} over the run")
+    rows = epochs.moments(here, found, layer)
+    alt = f"Largest singular value, effective and stable rank of {layer} over {len(rows)} checkpoints"
+    show.figure(over_epochs.ranks_over_epochs(rows, layer, found.here.label, found.unit), alt=alt, height=300)
+    epochs.left_out(rows, layer)
+    show.downloads("over-the-run", table=over_epochs.table(rows, layer))
+
+
+def _matrix(here: Selection, layer: str) -> None:
+    """The chosen matrix as a picture; of a recurrent layer all its gates side by side, on one scale."""
+    chosen = sp.weights.find(here.net, layer)
+    tensor = layer.partition("[")[0]
+    stacked = [row for row in sp.weights.matrices(here.net) if row.layer.partition("[")[0] == tensor]
+    shown = stacked if chosen.part is not None else [chosen]
+    limit = max(float(row.tensor.abs().nan_to_num(0, 0, 0).max()) for row in shown)
+    if chosen.part is None:
+        st.subheader("The matrix itself")
+        picture = figures.matrix(chosen.matrix, limit)
+        size = f"{layer}, {chosen.matrix.shape[0]}×{chosen.matrix.shape[1]}"
+        show.picture(picture, f"The matrix of {size}", width=figures.shown_width(picture, 900), caption=size)
+    else:
+        st.subheader(f"The gates of {unmarked(tensor)}" if len(shown) > 1 else "The matrix itself")
+        for column, row in zip(st.columns(max(3, len(shown)), gap="medium"), shown, strict=False):
+            with column:
+                picture = figures.matrix(row.matrix, limit)
+                gate = row.layer.removeprefix(tensor).strip("[]")
+                words = f"{gate}{': ' if gate else ''}{row.part}, {row.matrix.shape[0]}×{row.matrix.shape[1]}"
+                words += " (chosen)" if row.layer == layer and len(shown) > 1 else ""
+                wide = figures.shown_width(picture, 340, tallest=420)
+                show.picture(picture, f"The matrix of {row.layer}", width=wide, caption=words)
+    st.caption(
+        f"One row an output, one column an input{' and kernel position' if chosen.tensor.ndim > 2 else ''}; blue is "
+        f"negative, red positive, white zero; darkest is ±{limit:.3g}. Larger matrices are shown as means of blocks."
+    )
 
 
 def all_spectra(here: Selection) -> tuple[sp.weights.Spectrum, ...]:
     """The spectra of all layers: at once where that takes a second, else while one watches."""
     if sp.weights.cost(here.net) < 2e10:
-        return cache.answer("spectra", (here.net.fingerprint,), lambda: sp.weights.read_spectra(here.net))
+        return cache.answer("spectra", (here.net.identity,), lambda: sp.weights.read_spectra(here.net))
     rows, _ = live.run(
         lambda: sp.weights.spectra_so_far(here.net),
         key="spectra",
-        settings=here.net.fingerprint,
-        total=len(sp.weights.weights(here.net)),
+        settings=here.net.identity,
+        total=len(sp.weights.matrices(here.net)),
         draw=lambda rows: None,
         text=lambda rows: f"{len(rows)} matrices done, the last {rows[-1].rows}×{rows[-1].columns}",
         alt="",

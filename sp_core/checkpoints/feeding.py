@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from sp_core import zoo
+from sp_core.checkpoints import timm_names
+from sp_core.checkpoints.expression import parsed
 from sp_core.checkpoints.verdict import Verdict
 from sp_core.errors import SpError
 from sp_core.network import IMAGENET_MEAN, IMAGENET_STD
@@ -25,7 +27,8 @@ class Feeding:
         mean, std: per channel, of images in [0, 1]; None when the network takes [0, 1] as it is.
         classes: names in index order, or None.
         resize: the shorter side before the centre crop, None for the usual one.
-        warnings: what was guessed.
+        warnings: what a person should know of it, the guesses among them.
+        guesses: what was guessed: ``"size"``, ``"normalisation"``, to the sentence with the reason.
     """
 
     input_size: tuple[int, int, int]
@@ -34,6 +37,11 @@ class Feeding:
     classes: tuple[str, ...] | None = None
     resize: int | None = None
     warnings: tuple[str, ...] = ()
+    guesses: Mapping[str, str] = field(default_factory=dict)
+
+    def guessing(self, **guesses: str) -> Feeding:
+        """The same, with these guesses, which are also warnings."""
+        return replace(self, guesses=guesses, warnings=tuple(dict.fromkeys((*self.warnings, *guesses.values()))))
 
 
 def of_weights(weights: Any) -> Feeding:
@@ -53,8 +61,11 @@ def of_verdict(verdict: Verdict) -> Feeding:
     """The feeding of a checkpoint of which only the architecture is known; what is a guess is said."""
     if not verdict.architecture:
         return Feeding((verdict.channels, 224, 224))  # never used: without a graph nothing is fed
-    kind, _, short = verdict.architecture.partition(":")
-    fed = of_zoo(short) if kind == "zoo" else _of_torchvision(short, verdict)
+    kind, _, short = parsed(verdict.architecture)[0].partition(":")
+    if kind == "zoo":
+        fed = of_zoo(short)
+    else:
+        fed = _of_timm(short, verdict) if kind == "timm" else _of_torchvision(short, verdict)
     return _with_channels(_with_classes(fed, verdict.classes), verdict.channels)
 
 
@@ -62,7 +73,12 @@ def of_zoo(short: str) -> Feeding:
     """The feeding of an architecture of the zoo."""
     entry = zoo.entry(short)
     said = (entry.caveat,) if entry.caveat else ()
-    return Feeding(entry.input_size, entry.mean or None, entry.std or None, tuple(entry.classes) or None, warnings=said)
+    # A caveat that is about mean and std alone is no longer true once a person has given them.
+    guesses = {"normalisation": entry.caveat} if entry.caveat.startswith("Mean and std") else {}
+    if not guesses and "mean and std" in entry.caveat:
+        guesses = {"normalisation": "guessed, see the notes"}
+    names = tuple(entry.classes) or None
+    return Feeding(entry.input_size, entry.mean or None, entry.std or None, names, None, said, guesses)
 
 
 def _of_torchvision(short: str, verdict: Verdict) -> Feeding:
@@ -72,13 +88,36 @@ def _of_torchvision(short: str, verdict: Verdict) -> Feeding:
     # The first weights are the ones in the papers; the file does not say which ones it holds.
     usual = of_weights(next(iter(options), None) or options.DEFAULT)
     if verdict.classes == 1000 and not verdict.small:
-        said = (
-            f"Input size {usual.input_size[1]}, mean and std are guessed: what torchvision's {short} uses on ImageNet."
+        why = f"what torchvision's {short} uses on ImageNet."
+        return replace(usual, warnings=()).guessing(
+            size=f"Input size {usual.input_size[1]} is guessed: {why}",
+            normalisation=f"Mean and std are guessed: {why}",
         )
-        return replace(usual, warnings=(said,))
     size = 32 if verdict.small else usual.input_size[1]
-    said = f"Input size {size} and the normalisation of ImageNet are guessed: the file does not say how it was trained."
-    return Feeding((3, size, size), IMAGENET_MEAN, IMAGENET_STD, None, None, (said,))
+    why = "the file does not say how it was trained."
+    return Feeding((3, size, size), IMAGENET_MEAN, IMAGENET_STD).guessing(
+        size=f"Input size {size} is guessed: {why}",
+        normalisation=f"Mean and std are guessed, those of ImageNet: {why}",
+    )
+
+
+def _of_timm(short: str, verdict: Verdict) -> Feeding:
+    facts = timm_names.facts(short)
+    size: tuple[int, int, int] = tuple(facts.get("input_size") or (3, 224, 224))  # type: ignore[assignment]
+    mean, std = tuple(facts.get("mean") or IMAGENET_MEAN), tuple(facts.get("std") or IMAGENET_STD)
+    resize = round(min(size[1:]) / float(facts.get("crop_pct") or 0.875))
+    mode = facts.get("interpolation") or "bilinear"
+    said = () if mode == "bilinear" else (f"timm resizes images for {short} with {mode} filters; here it is bilinear.",)
+    why = f"what timm's {short} uses for its own weights; the file does not say."
+    return Feeding(size, mean, std, _imagenet_classes() if verdict.classes == 1000 else None, resize, said).guessing(
+        size=f"Input size {size[1]} is guessed: {why}", normalisation=f"Mean and std are guessed: {why}"
+    )
+
+
+def _imagenet_classes() -> tuple[str, ...]:
+    from torchvision import models
+
+    return tuple(models.ResNet18_Weights.DEFAULT.meta["categories"])
 
 
 def _with_classes(fed: Feeding, classes: int) -> Feeding:
@@ -91,7 +130,10 @@ def _with_channels(fed: Feeding, channels: int) -> Feeding:
     if channels == fed.input_size[0]:
         return fed
     said = f"It takes {channels} channels, whose normalisation is unknown: values in [0, 1] are given as they are."
-    return replace(fed, input_size=(channels, *fed.input_size[1:]), mean=None, std=None, warnings=(*fed.warnings, said))
+    size = (channels, *fed.input_size[1:])
+    kept = tuple(warning for warning in fed.warnings if warning != fed.guesses.get("normalisation"))
+    same = replace(fed, input_size=size, mean=None, std=None, warnings=kept)
+    return same.guessing(**{**fed.guesses, "normalisation": said})
 
 
 def with_card(fed: Feeding, card: Mapping[str, Any], classes: int) -> Feeding:

@@ -10,7 +10,7 @@ from sp_core.commands import options
 from sp_core.commands.backprop import add_target, add_view, facts, prediction, target_of
 
 METHODS = (  # the keys of sp_core.methods.METHODS; a test compares them (importing it here would load torch)
-    *("integrated_gradients", "smoothgrad", "grad_cam", "guided_grad_cam", "occlusion", "lrp"),
+    *("integrated_gradients", "deep_lift", "smoothgrad", "grad_cam", "guided_grad_cam", "occlusion", "lrp"),
     *("gradient", "deconvnet", "guided"),
 )
 

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     picture = sheet.image.resize((times * width, times * height), Image.Resampling.NEAREST)
     path = options.write_picture(picture, args.out)
     rows = facts.rows()
-    colours = {"rgb": "in colour", "grey": "in grey"}.get(bank.view, "as [out, in] tiles without RGB meaning")
+    colours = {"rgb": "in colour", "grey": "in grey", "lines": "as signed rows, one an input channel"}
     return {
         "layer": bank.layer,
         "kind": bank.kind,
@@ -60,7 +60,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "fingerprint": net.fingerprint,
         "picture": path,
         "filters": rows,
-        "text": f"{bank.count} filters of {bank.layer} ({'×'.join(map(str, bank.weight.shape))}) {colours}: {path}\n"
+        "text": f"{bank.count} filters of {bank.layer} ({'×'.join(map(str, bank.weight.shape))}) "
+        f"{colours.get(bank.view, f'as tiles, a column {figures.column(bank)}')}: {path}\n"
         + "\n".join(_line(row) for row in rows[:: max(1, len(rows) // 12)]),
     }
 

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from PIL import Image
 
@@ -29,9 +29,41 @@ def load(args: argparse.Namespace) -> Network:
     """The network that ``SOURCE`` names; its warnings are printed when the verb has succeeded."""
     from sp_core.checkpoints import load as load_source
 
-    net = load_source(args.source, device=args.device)
+    net = fed(load_source(args.source, device=args.device), args)
     args.notes = net.warnings  # a mistake is one line on standard error, so notes wait for the end
     return net
+
+
+def add_feeding(parser: argparse.ArgumentParser) -> None:
+    """``--size``, ``--resize``, ``--mean``, ``--std`` and ``--classes``: how it is fed, where a person knows."""
+    parser.add_argument("--size", metavar="N|HxW", help="input size in pixels, such as 32 or 32x48 (height × width)")
+    parser.add_argument("--resize", type=int, metavar="N", help="shorter side in pixels before the centre crop")
+    parser.add_argument("--mean", metavar="M[,M,M]", help="mean of images in [0, 1], for all channels or one each")
+    parser.add_argument("--std", metavar="S[,S,S]", help="standard deviation, likewise")
+    parser.add_argument(
+        "--classes",
+        dest="class_names",
+        metavar="FILE",
+        help="class names: one a line, or JSON (a list, or numbers to names)",
+    )
+
+
+def fed(net: Network, args: argparse.Namespace) -> Network:
+    """``net`` fed as the options of :func:`add_feeding` say; itself where the verb has none or none is given."""
+    from sp_core.checkpoints import by_hand
+
+    given: dict[str, Any] = {}
+    channels = net.input_size[0]
+    if getattr(args, "size", None) is not None:
+        given["input_size"] = by_hand.size(args.size)
+    if getattr(args, "resize", None) is not None:
+        given["resize"] = args.resize
+    for what in ("mean", "std"):
+        if getattr(args, what, None) is not None:
+            given[what] = by_hand.numbers(getattr(args, what), channels, what)
+    if getattr(args, "class_names", None) is not None:
+        given["classes"] = by_hand.read_class_names(args.class_names)
+    return net.fed(**given) if given else net
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:

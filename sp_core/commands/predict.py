@@ -10,8 +10,9 @@ from sp_core.errors import SpError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """``SOURCE``, images, ``--top`` and ``--class``."""
+    """``SOURCE``, how it is fed, images, ``--top`` and ``--class``."""
     options.add_source(parser)
+    options.add_feeding(parser)
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="image files")
     parser.add_argument("--image", action="append", default=[], metavar="FILE", help="another image file")
     parser.add_argument("--top", type=int, default=5, help="how many classes to list (default 5)")

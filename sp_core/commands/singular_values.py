@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     from sp_core.weights.matrices import find
 
     net = options.load(args)
-    rows = weights.weights(net)
+    rows = weights.matrices(net)
     wanted = None if args.layer is None else (find(net, args.layer).layer,)
     done: dict[str, weights.Spectrum] = {}
 

@@ -23,7 +23,7 @@ def probabilities(rows: Sequence[tuple[str, float]]) -> Any:
         y=list(range(len(rows))),
         orientation="h",
         text=[f"{value:.1%}" for value in values],
-        textposition="auto",
+        textposition=["inside" if value > 0.25 else "outside" for value in values],  # "auto" cuts letters off
         constraintext="none",  # letters keep their size
         marker_color=QUALITATIVE[0],
         hovertext=[name for name, _ in rows],

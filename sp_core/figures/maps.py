@@ -33,8 +33,8 @@ class Scale:
 
     Attributes:
         limit: the value at the end of the scale; beyond it the end colour is kept.
-        gain: 1, or the power of ten by which this map was multiplied to be seen at all on a common scale; ``limit`` is
-            the limit after that, that is, common limit / gain.
+        gain: 1, or the round number (1, 2 or 5 times a power of ten) by which this map was multiplied to be seen at all
+            on a common scale; ``limit`` is the limit after that, that is, common limit / gain.
     """
 
     limit: float
@@ -61,12 +61,12 @@ def own_limit(values: ArrayLike, view: str = "signed") -> float:
 def scales(maps: Mapping[str, ArrayLike], view: str = "signed", shared: bool = True) -> dict[str, Scale]:
     """One scale for all maps, or each its own.
 
-    On a shared scale a map that would not be seen (under 3 % of the limit) is multiplied by a power of ten, which its
-    :class:`Scale` names: the maps stay comparable, and none is blank only because another is large.
+    On a shared scale a map that would hardly be seen (under 15 % of the limit) is multiplied by a round number, which
+    its :class:`Scale` names: the maps stay comparable, and none is blank only because another is large.
 
     >>> found = scales({"a": np.full((1, 2, 2), 8.0), "b": np.full((1, 2, 2), 0.02)})
     >>> found["a"], found["b"]
-    (Scale(limit=8.0, gain=1), Scale(limit=0.08, gain=100))
+    (Scale(limit=8.0, gain=1), Scale(limit=0.04, gain=200))
     """
     limits = {name: own_limit(values, view) for name, values in maps.items()}
     top = max(limits.values(), default=0.0)
@@ -74,8 +74,9 @@ def scales(maps: Mapping[str, ArrayLike], view: str = "signed", shared: bool = T
     for name, limit in limits.items():
         if not shared:
             found[name] = Scale(limit)
-        elif 0 < limit < 0.03 * top:
-            gain = 10 ** math.floor(math.log10(top / limit))
+        elif 0 < limit < 0.15 * top:
+            ten = 10 ** math.floor(math.log10(top / limit))
+            gain = max(step * ten for step in (1, 2, 5) if step * ten <= top / limit)
             found[name] = Scale(top / gain, gain)
         else:
             found[name] = Scale(top)

@@ -261,10 +261,9 @@ def parts(weight: Tensor, kind: str, tap: tuple[int, int] = (0, 0)) -> list[tupl
     three = {"W": weight, "symmetric part": symmetric, "the rest": weight - symmetric}
     limit = float(weight.abs().max()) or 1.0
     if kind == "channels":
-        whole = {name: values.view(*values.shape[:2], -1) for name, values in three.items()}
-        at = 0 if weight.ndim == 2 else tap[0] * weight.shape[3] + tap[1]
-        limit = float(whole["W"][:, :, at].abs().max()) or 1.0
-        return [(name, matrix(values[:, :, at], limit)) for name, values in whole.items()]
+        whole = {name: at_tap(values, tap) for name, values in three.items()}
+        limit = float(whole["W"].abs().max()) or 1.0
+        return [(name, matrix(values, limit)) for name, values in whole.items()]
     pictures = []
     for name, values in three.items():
         some = values[:12, :12]
@@ -330,7 +329,22 @@ def before_and_after(net: Network, place: Site, row: Factored) -> list[tuple[str
 
 
 def at_tap(weight: Tensor, tap: tuple[int, int]) -> Tensor:
-    """The ``[out, in]`` matrix of a weight at one kernel position; of a linear layer the weight itself."""
-    if weight.ndim < 4:
-        return weight.flatten(2)[..., 0] if weight.ndim == 3 else weight
-    return weight[:, :, tap[0], tap[1]]
+    """The ``[out, in]`` matrix of a weight at one kernel position; of a linear layer the weight itself.
+
+    Of a Conv1d ``tap[1]`` is the position, of a Conv3d the middle slice is taken.
+    """
+    if weight.ndim == 2:
+        return weight
+    if weight.ndim == 3:
+        return weight[:, :, min(tap[1], weight.shape[2] - 1)]
+    return (weight if weight.ndim == 4 else weight[:, :, weight.shape[2] // 2])[:, :, tap[0], tap[1]]
+
+
+def shown_width(picture: Image.Image, most: int, tallest: int = 360, largest: int = 12) -> int:
+    """How wide a matrix is shown: enlarged by a whole number, at most ``most × tallest`` pixels, ``largest`` times.
+
+    >>> shown_width(Image.new("RGB", (27, 64)), 900), shown_width(Image.new("RGB", (2000, 10)), 900)
+    (135, 900)
+    """
+    times = min(most // picture.width, tallest // picture.height, largest)
+    return picture.width * times if times >= 1 else min(most, picture.width)

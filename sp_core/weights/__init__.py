@@ -7,9 +7,15 @@
 {'0.weight': 4, '2.weight': 5}
 """
 
+from sp_core.weights.alone import site_alone
+from sp_core.weights.compression import Compressed, Cut, allot, compress, open_compressed
+from sp_core.weights.connections import connections
+from sp_core.weights.constrained import Constrained, Constraint, constrained
+from sp_core.weights.covariance import Covariance, covariance_steps
 from sp_core.weights.dirac import Dirac, delta, identity_shares
 from sp_core.weights.low_rank import Curve, Factored, Site, available, curve, curves, factor, rebuildable, site
-from sp_core.weights.matrices import Weight, find, weights
+from sp_core.weights.matrices import Weight, find, matrices, weights
+from sp_core.weights.over_epochs import Moment, Ranks, moment, over_epochs, unreadable
 from sp_core.weights.schemes import SCHEMES
 from sp_core.weights.spectra import (
     Band,
@@ -24,25 +30,41 @@ from sp_core.weights.spectra import (
     spectrum_steps,
     stable_rank,
 )
+from sp_core.weights.statistics import NormStatistics, norm_statistics
 from sp_core.weights.symmetry import KINDS, Symmetry, project, symmetries
+from sp_core.weights.tail import Tail, power_law_tail
 from sp_core.weights.trial import Effect, Timing, Trial, effect, layer_input, replaced, time_layers, timing, trial_steps
 
 __all__ = [
     "KINDS",
     "SCHEMES",
     "Band",
+    "Compressed",
+    "Constrained",
+    "Constraint",
+    "Covariance",
     "Curve",
+    "Cut",
     "Dirac",
     "Effect",
     "Factored",
+    "Moment",
+    "NormStatistics",
+    "Ranks",
     "Site",
     "Spectrum",
     "Symmetry",
+    "Tail",
     "Timing",
     "Trial",
     "Weight",
+    "allot",
     "available",
+    "compress",
+    "connections",
+    "constrained",
     "cost",
+    "covariance_steps",
     "curve",
     "curves",
     "delta",
@@ -53,6 +75,12 @@ __all__ = [
     "find",
     "identity_shares",
     "layer_input",
+    "matrices",
+    "moment",
+    "norm_statistics",
+    "open_compressed",
+    "over_epochs",
+    "power_law_tail",
     "project",
     "random_band",
     "read_spectra",
@@ -60,6 +88,7 @@ __all__ = [
     "replaced",
     "singular_values",
     "site",
+    "site_alone",
     "spectra_so_far",
     "spectrum_steps",
     "stable_rank",
@@ -67,5 +96,6 @@ __all__ = [
     "time_layers",
     "timing",
     "trial_steps",
+    "unreadable",
     "weights",
 ]

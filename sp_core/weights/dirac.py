@@ -11,10 +11,12 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from sp_core.network import Network
+from sp_core.parameterizations.dirac import delta, diagonal
 from sp_core.weights.matrices import Weight, weights
+
+__all__ = ["Dirac", "delta", "identity_share", "identity_shares"]
 
 
 @dataclass(frozen=True)
@@ -43,24 +45,6 @@ class Dirac:
     reason: str | None = None
 
 
-def delta(shape: tuple[int, ...]) -> Tensor:
-    """The Dirac delta ``[out, in, …k]``, float64, the kernel's middle rounded down as ``torch.nn.init.dirac_`` does.
-
-    >>> delta((2, 2, 3))[:, :, 1].tolist(), int(delta((2, 3, 3, 3)).sum())
-    ([[1.0, 0.0], [0.0, 1.0]], 2)
-    """
-    whole = torch.zeros(shape, dtype=torch.float64)
-    _diagonal(whole).fill_(1.0)
-    return whole
-
-
-def _diagonal(weight: Tensor) -> Tensor:
-    """The entries that the delta reads, as a view ``[min(out, in)]``."""
-    for size in weight.shape[2:]:
-        weight = weight.select(2, size // 2)
-    return weight.diagonal()
-
-
 def identity_share(row: Weight) -> Dirac:
     """The identity in one weight; see :class:`Dirac`."""
     shape = tuple(row.tensor.shape)
@@ -72,7 +56,7 @@ def identity_share(row: Weight) -> Dirac:
     energy = float(weight.square().sum())
     if not 0 < energy < math.inf:
         return _missing(row.layer, "the weights are all zero" if energy == 0 else "the weights are not finite")
-    read = _diagonal(weight)
+    read = diagonal(weight)
     count, total = len(read), weight.numel()
     mean = count / total
     deviation = math.sqrt(mean * (1 - mean) / (total / 2 + 1))  # ‖part‖²/‖W‖² of a Gaussian is Beta distributed

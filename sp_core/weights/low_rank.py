@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from sp_core.errors import SpError
 from sp_core.network import Network
+from sp_core.parameterizations.factored import small_layers
+from sp_core.parameterizations.low_rank import kernels, ranks, stages
+from sp_core.parameterizations.schemes import SCHEMES, Scheme, Stage, compose
 from sp_core.trace import private_copy
 from sp_core.weights.matrices import find, weights
-from sp_core.weights.schemes import SCHEMES, Scheme, Stage, compose
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +225,7 @@ class Factored:
 
 
 def factor(place: Site, scheme: str, rank: int) -> Factored:
-    """The layer rebuilt at ``rank`` by ``scheme``.
+    """The layer rebuilt at ``rank`` by ``scheme``: one of :func:`available`, or ``"cp"`` where there are k×k kernels.
 
     Raises:
         SpError: the rank or the scheme does not exist for this layer.
@@ -233,54 +235,16 @@ def factor(place: Site, scheme: str, rank: int) -> Factored:
     >>> [tuple(part.kernel_size) for part in one.layers], one.parameters
     ([(3, 1), (1, 3)], 42)
     """
-    how = _scheme(place, scheme)
+    if scheme != "cp" or available(place) == ("svd",):  # cp has no curve: every rank is a search of its own
+        _scheme(place, scheme)
     shape = tuple(place.weight.shape)
-    if not 1 <= rank <= how.ranks(shape):
-        raise SpError(f"The rank of {place.layer} under '{scheme}' is from 1 to {how.ranks(shape)}; got {rank}.")
-    kernels = how.kernels(place.weight, rank)
-    stages = how.stages(shape, rank)
-    weight = compose(kernels, [stage.groups for stage in stages])
-    parameters, macs = _cost(place, stages)
+    top = ranks(shape, scheme)
+    if not 1 <= rank <= top:
+        raise SpError(f"The rank of {place.layer} under '{scheme}' is from 1 to {top}; got {rank}.")
+    made = kernels(place.weight, scheme, rank)
+    steps = stages(shape, scheme, rank)
+    weight = compose(made, [step.groups for step in steps])
+    parameters, macs = _cost(place, steps)
     error = float((weight - place.weight).norm() / place.weight.norm())
-    layers = _layers(place.module, kernels, stages)
-    return Factored(scheme, place.layer, rank, weight, error, parameters, macs, kernels, layers)
-
-
-def _layers(module: Any, kernels: list[Tensor], stages: list[Stage]) -> nn.Sequential:
-    """The small layers in the original's stride, padding, dilation and padding mode; the bias goes to the last."""
-    parts: list[nn.Module] = []
-    bias = module.bias
-    for index, (kernel, stage) in enumerate(zip(kernels, stages, strict=True)):
-        own = bias is not None and index == len(kernels) - 1
-        part: Any
-        if isinstance(module, nn.Linear):
-            kernel = kernel[:, :, 0, 0]
-            part = nn.Linear(kernel.shape[1], kernel.shape[0], bias=own)
-        else:
-            part = _conv(module, kernel, stage, own)
-        part.weight = nn.Parameter(
-            kernel.to(module.weight.device, module.weight.dtype).contiguous(), requires_grad=False
-        )
-        if own:
-            part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-        parts.append(part)
-    return nn.Sequential(*parts).eval()
-
-
-def _conv(module: Any, kernel: Tensor, stage: Stage, bias: bool) -> nn.Conv2d:
-    down, across = stage.how in {"full", "column"}, stage.how in {"full", "row"}
-
-    def pick(values: tuple[int, int], other: int) -> tuple[int, int]:
-        return (values[0] if down else other, values[1] if across else other)
-
-    return nn.Conv2d(
-        kernel.shape[1] * stage.groups,
-        kernel.shape[0],
-        (kernel.shape[2], kernel.shape[3]),
-        stride=pick(module.stride, 1),
-        padding=module.padding if isinstance(module.padding, str) else pick(module.padding, 0),
-        dilation=pick(module.dilation, 1),
-        groups=stage.groups,
-        bias=bias,
-        padding_mode=module.padding_mode,
-    )
+    layers = small_layers(place.module, made, steps)
+    return Factored(scheme, place.layer, rank, weight, error, parameters, macs, made, layers)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sp_core.errors import SpError
 from sp_core.network import Network
-from sp_core.weights.matrices import Weight, weights
+from sp_core.weights.matrices import Weight, matrices
 
 VIEWS = ("flat", "positions")
 _CHUNK = 2**24  # float64 numbers at a time: 128 MB
@@ -52,7 +52,8 @@ class Spectrum:
     """The singular values of one flat weight matrix ``[out, in / groups · kernel]``.
 
     Attributes:
-        name: ``"conv1.weight"``; layer: ``"conv1"``; kind: ``"Conv2d"``.
+        name: ``"conv1.weight"``; layer: ``"conv1"``; kind: ``"Conv2d"``. Of a gate ``"lstm.weight_hh_l0[f]"``,
+            ``"lstm.hh_l0[f]"`` and ``"LSTM"``.
         shape: of the weight.
         values: float64, descending, ``[min(rows, columns)]``, on the CPU. NaN where the weights are not finite.
     """
@@ -139,7 +140,7 @@ def energy_rank(values: Tensor, share: float) -> int:
 def spectrum_steps(net: Network, layers: tuple[str, ...] | None = None) -> Iterator[Spectrum]:
     """The spectra of the network's weight matrices one by one, as they are done; equal shapes are done together."""
     groups: dict[tuple[int, ...], list[Weight]] = {}
-    for row in weights(net):
+    for row in matrices(net):
         if layers is None or row.layer in layers:
             groups.setdefault((*row.matrix.shape,), []).append(row)
     for (rows, columns), members in groups.items():
@@ -153,7 +154,7 @@ def spectrum_steps(net: Network, layers: tuple[str, ...] | None = None) -> Itera
 
 def spectra_so_far(net: Network) -> Iterator[tuple[Spectrum, ...]]:
     """The spectra done so far, in execution order, again and again until all are done: for a page that draws them."""
-    order = {row.name: index for index, row in enumerate(weights(net))}
+    order = {row.name: index for index, row in enumerate(matrices(net))}
     done: list[Spectrum] = []
     for spectrum in spectrum_steps(net):
         done.append(spectrum)
@@ -162,7 +163,7 @@ def spectra_so_far(net: Network) -> Iterator[tuple[Spectrum, ...]]:
 
 def cost(net: Network) -> float:
     """About how many multiply-accumulates the spectra of all weights take; 1e10 are about a second on one core."""
-    sides = [sorted(row.matrix.shape) for row in weights(net)]
+    sides = [sorted(row.matrix.shape) for row in matrices(net)]
     return float(sum(small**2 * large + 10 * small**3 for small, large in sides))
 
 
@@ -174,7 +175,7 @@ def read_spectra(net: Network) -> tuple[Spectrum, ...]:
     [('0.weight', 4, 27)]
     """
     done = {spectrum.name: spectrum for spectrum in spectrum_steps(net)}
-    return tuple(done[row.name] for row in weights(net))
+    return tuple(done[row.name] for row in matrices(net))
 
 
 def singular_values(net: Network, view: str = "flat") -> dict[str, Tensor]:
@@ -192,7 +193,7 @@ def singular_values(net: Network, view: str = "flat") -> dict[str, Tensor]:
     if view == "flat":
         return {spectrum.name: spectrum.values for spectrum in read_spectra(net)}
     return {
-        row.name: gram_values(row.tensor.flatten(2).permute(2, 0, 1)).cpu() for row in map(_at_least_3, weights(net))
+        row.name: gram_values(row.tensor.flatten(2).permute(2, 0, 1)).cpu() for row in map(_at_least_3, matrices(net))
     }
 
 

@@ -17,7 +17,13 @@ from torch import Tensor
 
 from sp_core.errors import SpError
 from sp_core.network import Network
-from sp_core.weights.matrices import Weight, weights
+from sp_core.parameterizations.symmetric import average, eigen, ldl, triangular
+from sp_core.weights.matrices import Weight, matrices
+
+__all__ = [
+    "KINDS", "Symmetry", "average", "eigen", "ldl", "obstacle", "project", "rank_share", "symmetries", "symmetry",
+    "triangular",
+]  # fmt: skip
 
 _Element = Callable[[Tensor], Tensor]
 
@@ -125,33 +131,4 @@ def symmetry(row: Weight, kind: str) -> Symmetry:
 
 def symmetries(net: Network) -> tuple[Symmetry, ...]:
     """Every symmetry of every weight of the network, layer by layer, the ones that make no sense with their reason."""
-    return tuple(symmetry(row, kind) for row in weights(net) for kind in KINDS)
-
-
-# --- ways to write a symmetric matrix (…, n, n); for a convolution, of every kernel position ------------------------
-
-
-def average(free: Tensor) -> Tensor:
-    """``½ (W + Wᵀ)``: n² free numbers in training, n (n + 1) / 2 to keep."""
-    return (free + free.mT) / 2
-
-
-def triangular(free: Tensor, diagonal: Tensor) -> Tensor:
-    """``diag(v) + triu(W, 1) + triu(W, 1)ᵀ``: n (n + 1) / 2 free numbers.
-
-    >>> triangular(torch.tensor([[9.0, 2.0], [9.0, 9.0]]), torch.tensor([1.0, 3.0])).tolist()
-    [[1.0, 2.0], [2.0, 3.0]]
-    """
-    above = free.triu(1)
-    return torch.diag_embed(diagonal) + above + above.mT
-
-
-def eigen(vectors: Tensor, values: Tensor) -> Tensor:
-    """``V diag(λ) Vᵀ`` with vectors ``[…, n, r]``; the paper takes r = n / 2."""
-    return (vectors * values[..., None, :]) @ vectors.mT
-
-
-def ldl(lower: Tensor, diagonal: Tensor) -> Tensor:
-    """``L diag(d) Lᵀ``, L the part of ``lower`` below the diagonal, with ones on it: n (n + 1) / 2 free numbers."""
-    unit = lower.tril(-1) + torch.eye(lower.shape[-1], dtype=lower.dtype, device=lower.device)
-    return eigen(unit, diagonal)
+    return tuple(symmetry(row, kind) for row in matrices(net) for kind in KINDS)
