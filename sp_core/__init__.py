@@ -26,7 +26,9 @@ _HOME = {
     "predict": "network",
     "activations": "capture",
     "load": "checkpoints",
+    "training_run": "checkpoints",
     "describe": "card",
+    "compare": "comparison",
     "backprop": "rules",
     "attribute": "attribution",
     "receptive_fields": "receptive_field",
@@ -42,6 +44,7 @@ _HOME = {
     "DreamSettings": "synthesis",
 }
 _ROOMS = {
+    "parameterizations",
     "zoo",
     "datasets",
     "checkpoints",

@@ -1,0 +1,77 @@
+"""How a Dirac convolution and its BatchNorm become one weight, one step at a time, to be looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sp_core.errors import SpError
+from sp_core.parameterizations.dirac import Dirac, obstacle
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One step of folding.
+
+    Attributes:
+        formula: what the weight is now.
+        weight: float64 ``[out, in, …kernel]``.
+        bias: float64 ``[out]``, or None while there is none.
+    """
+
+    formula: str
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+def dirac_parts(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``a``, ``b`` and ``W / ‖W‖`` of any weight ``[out, in, …odd kernel]``: ``diag(a) I + diag(b) W / ‖W‖``.
+
+    ``a`` is what each filter hands on of its own channel, ``b`` the length of the rest; float64 ``[out]``.
+
+    Raises:
+        SpError: an even kernel has no middle.
+
+    >>> a, b, _ = dirac_parts(torch.eye(2)[:, :, None, None])
+    >>> a.tolist(), b.tolist()
+    ([1.0, 1.0], [0.0, 0.0])
+    """
+    if why := obstacle(tuple(weight.shape)):
+        raise SpError(f"This weight has no Dirac form: {why}.")
+    rest, a, b = Dirac(tuple(weight.shape)).right_inverse(weight.detach().double())
+    return a, b, nn.functional.normalize(rest.flatten(1)).view_as(rest)
+
+
+def folding_steps(conv: nn.Module, norm: nn.Module | None = None) -> tuple[Step, ...]:
+    """From ``W / ‖W‖`` to the weight and bias of the folded layer: the last step is what is run.
+
+    Args:
+        conv: any convolution with an odd kernel and one group; a Dirac-parametrised one has its own a and b.
+        norm: the BatchNorm that reads it, in evaluation, or None.
+
+    >>> [step.formula for step in folding_steps(nn.Conv2d(4, 4, 3, bias=False), nn.BatchNorm2d(4))]
+    ['W / ‖W‖', 'diag(b) W / ‖W‖', 'diag(a) I + diag(b) W / ‖W‖', 'diag(γ / σ) (diag(a) I + diag(b) W / ‖W‖)']
+    """
+    own: Any = conv
+    a, b, unit = dirac_parts(own.weight)
+    bias = own.bias.detach().double() if own.bias is not None else None
+    whole = own.weight.detach().double()
+    along = (-1, *[1] * (whole.ndim - 1))
+    steps = [
+        Step("W / ‖W‖", unit),
+        Step("diag(b) W / ‖W‖", b.view(along) * unit),
+        Step("diag(a) I + diag(b) W / ‖W‖", whole, bias),
+    ]
+    if norm is not None:
+        given: Any = norm
+        one = torch.ones_like(a)
+        scale = (given.weight.detach().double() if given.weight is not None else one) / (
+            given.running_var.double() + given.eps
+        ).sqrt()
+        shift = given.bias.detach().double() if given.bias is not None else 0 * one
+        moved = shift + ((bias if bias is not None else 0 * one) - given.running_mean.double()) * scale
+        steps.append(Step("diag(γ / σ) (diag(a) I + diag(b) W / ‖W‖)", scale.view(along) * whole, moved))
+    return tuple(steps)
