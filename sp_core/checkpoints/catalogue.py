@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from sp_core import zoo
+from sp_core.checkpoints.expression import parsed
 from sp_core.errors import SpError
 
 # What every checkpoint of a torchvision family holds, and the beginnings of the names of its members. A test proves
@@ -58,6 +59,7 @@ class Blueprint:
         head: the names whose first dimension is the number of classes.
         stem: the weight of the first convolution, whose second dimension is the input's channels; "" without one.
         classes: the number of classes it was built with.
+        usual: the input channels of an architecture without a first convolution.
     """
 
     name: str
@@ -65,11 +67,12 @@ class Blueprint:
     head: frozenset[str]
     stem: str
     classes: int
+    usual: int = 3
 
     @property
     def channels(self) -> int:
-        """The input channels it was built with; 3 without a first convolution."""
-        return self.shapes[self.stem][1] if self.stem else 3
+        """The input channels it was built with."""
+        return self.shapes[self.stem][1] if self.stem else self.usual
 
 
 class empty_on_meta(TorchFunctionMode):
@@ -90,18 +93,40 @@ class empty_on_meta(TorchFunctionMode):
 
 
 def build(name: str, classes: int | None = None, auxiliary: bool = True) -> nn.Module:
-    """The architecture with random weights drawn from torch's global generator; ``classes`` None: its usual number."""
-    kind, _, short = name.partition(":")
-    if kind == "zoo":
-        return zoo.create(short, **({} if classes is None else {"classes": classes}))
-    from torchvision import models
+    """The architecture with random weights drawn from torch's global generator; ``classes`` None: its usual number.
 
-    options: dict[str, Any] = {"weights": None}
+    ``name`` may have options: ``"torchvision:mobilenet_v2(width_mult=0.5)"``.
+    """
+    base, options = parsed(name)
+    kind, _, short = base.partition(":")
+    if kind == "zoo":
+        return zoo.create(short, **options, **({} if classes is None else {"classes": classes}))
+    if kind == "timm":
+        from sp_core.checkpoints.timm_names import create
+
+        return create(short, classes)
+    options["weights"] = None
     if classes is not None:
         options["num_classes"] = classes
-    if name in _AUXILIARY:
+    if base in _AUXILIARY:
         options |= {"aux_logits": auxiliary, "init_weights": False}
-    return models.get_model(short, **options)
+    return _torchvision(short, options)
+
+
+def _torchvision(short: str, options: dict[str, Any]) -> nn.Module:
+    """Where an option is one that the builder of this name fixes, the class behind it is called."""
+    from torchvision import models
+
+    beyond = {key for key in ("layers", "alpha", "stages_repeats", "growth_rate") if key in options}
+    if not beyond:
+        return models.get_model(short, **options)
+    del options["weights"]
+    if "layers" in beyond:
+        block = models.resnet.BasicBlock if short in {"resnet18", "resnet34"} else models.resnet.Bottleneck
+        return models.ResNet(block, **options)
+    if "alpha" in beyond:
+        return models.MNASNet(**options)
+    return models.DenseNet(**options) if "growth_rate" in beyond else models.ShuffleNetV2(**options)
 
 
 def skeleton(name: str, classes: int | None = None, auxiliary: bool = True) -> nn.Module:
@@ -111,13 +136,17 @@ def skeleton(name: str, classes: int | None = None, auxiliary: bool = True) -> n
     >>> next(skeleton("torchvision:alexnet").parameters()).is_meta
     True
     """
+    if name.startswith("timm:"):
+        from sp_core.checkpoints import timm_names
+
+        return timm_names.skeleton(name.partition(":")[2], classes)
     with empty_on_meta():
         return build(name, classes, auxiliary)
 
 
 def has_auxiliary(name: str, names: Iterable[str]) -> bool:
     """Whether ``names`` hold the training-time side classifiers of GoogLeNet or Inception."""
-    prefix = _AUXILIARY.get(name)
+    prefix = _AUXILIARY.get(name.partition("(")[0])
     return prefix is not None and any(key.startswith(prefix) for key in names)
 
 
@@ -127,17 +156,16 @@ def shapes_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
 
 
-@cache
+@lru_cache(maxsize=1024)  # options are without end, and a stranger's file may ask for any
 def blueprint(name: str, auxiliary: bool = True) -> Blueprint:
-    """The blueprint of ``"torchvision:…"`` or ``"zoo:…"``.
+    """The blueprint of ``"torchvision:…"``, ``"zoo:…"`` or, where it is installed, ``"timm:…"``, options and all.
 
     >>> blueprint("torchvision:alexnet").shapes["features.0.weight"]
     (64, 3, 11, 11)
     """
-    kind, _, _ = name.partition(":")
     module = skeleton(name, auxiliary=auxiliary)
     shapes = shapes_of(module)
-    if kind == "torchvision":
+    if name.startswith("torchvision:") and "(" not in name:
         classes = 1000
         head = frozenset(key for key, shape in shapes.items() if shape[:1] == (1000,))
     else:
@@ -146,7 +174,9 @@ def blueprint(name: str, auxiliary: bool = True) -> Blueprint:
         head = frozenset(key for key, shape in shapes.items() if more.get(key) != shape)
         classes = next((shapes[key][0] for key in head), 0)
     stem = next((f"{path}.weight" for path, part in module.named_modules() if isinstance(part, nn.Conv2d)), "")
-    return Blueprint(name, shapes, head, stem if stem in shapes else "", classes)
+    kind, _, short = name.partition(":")
+    usual = zoo.entry(short.partition("(")[0]).input_size[0] if kind == "zoo" else 3
+    return Blueprint(name, shapes, head, stem if stem in shapes else "", classes, usual)
 
 
 def _with_more_classes(name: str) -> dict[str, tuple[int, ...]] | None:
@@ -173,4 +203,5 @@ def candidates(names: Iterable[str]) -> list[str]:
     present = set(names)
     members = tuple(start for marks, starts in _FAMILIES if marks <= present for start in starts)
     usual = [f"torchvision:{name}" for name in torchvision_names() if members and name.startswith(members)]
-    return usual + [f"zoo:{name}" for name in zoo.names() if zoo.entry(name).marks <= present]
+    ours = (name for name in zoo.names() if not zoo.entry(name).elsewhere and zoo.entry(name).marks <= present)
+    return usual + [f"zoo:{name}" for name in ours]

@@ -14,11 +14,7 @@ from torch import Tensor, nn
 
 from sp_core.checkpoints.catalogue import Blueprint, skeleton
 from sp_core.checkpoints.verdict import Verdict
-
-
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Name to shape, without BatchNorm's batch counters."""
-    return {key: tuple(value.shape) for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+from sp_core.checkpoints.view import View
 
 
 def class_count(plan: Blueprint, found: Mapping[str, tuple[int, ...]]) -> int | None:
@@ -40,7 +36,7 @@ def class_count(plan: Blueprint, found: Mapping[str, tuple[int, ...]]) -> int | 
 def input_channels(plan: Blueprint, found: Mapping[str, tuple[int, ...]]) -> int | None:
     """How many channels the stem takes; None when its shape differs in more than that."""
     if not plan.stem:
-        return 3
+        return plan.usual
     want, have = plan.shapes[plan.stem], found.get(plan.stem)
     if have is None or len(have) != len(want) or have[1] < 1 or have[:1] + have[2:] != want[:1] + want[2:]:
         return None
@@ -88,16 +84,15 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     assert not empty, f"every weight has a value, but not {empty[:3]}"
 
 
-def _body_fits(plan: Blueprint, tensors: Mapping[str, Tensor], container: str, ignore: str = "") -> bool:
-    found = shapes(tensors)
+def _body_fits(plan: Blueprint, found: Mapping[str, tuple[int, ...]], container: str, ignore: str = "") -> bool:
     body = {key: shape for key, shape in plan.shapes.items() if key.split(".")[0] != container}
     have = {key: shape for key, shape in found.items() if key.split(".")[0] != container}
     return body.keys() == have.keys() and all(have[key] == shape for key, shape in body.items() if key != ignore)
 
 
-def small_stem(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict, nn.Module] | None:
+def small_stem(plan: Blueprint, seen: View) -> tuple[Verdict, nn.Module] | None:
     """A torchvision ResNet whose 7 × 7 stem became a smaller one, as is usual for CIFAR; the rest of it is guessed."""
-    found = shapes(tensors)
+    found = seen.shapes
     stem = found.get(plan.stem, ())
     wanted = plan.shapes.get(plan.stem, ())
     classes = class_count(plan, found)
@@ -115,7 +110,7 @@ def small_stem(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict,
     assert isinstance(old, nn.Conv2d), "the stem of a ResNet is a convolution"
     module.set_submodule(path, _like(old, stem[1], (stem[2], stem[3]), stride=1))
     module.set_submodule("maxpool", nn.Identity())
-    fill(module, tensors)
+    fill(module, seen.tensors)
     said = (
         f"The first convolution is {stem[2]}×{stem[3]} instead of {wanted[2]}×{wanted[3]}: stride 1, no pooling "
         "after it and images of 32×32 are guessed, as is usual for CIFAR.",
@@ -123,17 +118,19 @@ def small_stem(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict,
     return Verdict(plan.name, "likely", said, classes=classes, channels=stem[1], small=True), module
 
 
-def other_head(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict, nn.Module] | None:
+def other_head(plan: Blueprint, seen: View) -> tuple[Verdict, nn.Module] | None:
     """The body of a torchvision network without a head (self-supervised), or with linear layers for a head."""
     container = next((key.split(".")[0] for key in sorted(plan.head, key=len)), "")
-    if not plan.name.startswith("torchvision:") or not container or not _body_fits(plan, tensors, container, plan.stem):
+    if not plan.name.startswith("torchvision:") or not container:
         return None
-    channels = input_channels(plan, shapes(tensors))
+    if not _body_fits(plan, seen.shapes, container, plan.stem):
+        return None
+    channels = input_channels(plan, seen.shapes)
     if channels is None:
         return None
     module = skeleton(plan.name)
     set_input_channels(module, plan, channels)
-    own = {key: value for key, value in tensors.items() if key.split(".")[0] == container}
+    own = {key: value for key, value in seen.tensors.items() if key.split(".")[0] == container}
     first = next(part for part in module.get_submodule(container).modules() if isinstance(part, nn.Linear | nn.Conv2d))
     if not own:
         module.set_submodule(container, nn.Identity())
@@ -149,7 +146,7 @@ def other_head(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict,
         said = f"The classifier '{container}' has {len(linear)} linear layers of its own; ReLU between them is a guess."
         if len(linear) == 1:
             said = f"The classifier '{container}' is one linear layer under another name; nothing else was assumed."
-    fill(module, tensors)
+    fill(module, seen.tensors)
     return Verdict(plan.name, "likely", (said,), classes=classes, channels=channels), module
 
 

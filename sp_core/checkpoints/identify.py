@@ -7,62 +7,143 @@ listed. ``weights-only`` means that nothing known fits: the weights can be looke
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
-import torch
-from torch import Tensor, nn
-
-from sp_core.checkpoints import heads
-from sp_core.checkpoints.catalogue import (
-    Blueprint,
-    blueprint,
-    build,
-    candidates,
-    has_auxiliary,
-    skeleton,
-)
+from sp_core.checkpoints import heads, timm_names
+from sp_core.checkpoints.catalogue import Blueprint, candidates
+from sp_core.checkpoints.consult import Found, as_asked
+from sp_core.checkpoints.fit import exact, few_differences, filled, plan_of
+from sp_core.checkpoints.inferred import proposals
 from sp_core.checkpoints.loose import image_channels, loose
-from sp_core.checkpoints.names import bare, variants
+from sp_core.checkpoints.named import Options
+from sp_core.checkpoints.names import bare
 from sp_core.checkpoints.read import Checkpoint
 from sp_core.checkpoints.verdict import Verdict
+from sp_core.checkpoints.view import View, view, views
 from sp_core.errors import SpError
 
-# A body may lack this share of its tensors, or have that many too many, and still be called likely.
-_TOLERANCE = 0.05
+# More than any network that has a name holds; a file beyond it is not compared with anything.
+_MOST_TENSORS = 12_000
+_MOST_CANDIDATES = 60
 
 
-def identify(checkpoint: Checkpoint, hint: str | None = None) -> tuple[Verdict, nn.Module, tuple[str, ...]]:
+def identify(
+    checkpoint: Checkpoint, hint: str | None = None, *, architecture: str = "", options: Options | None = None
+) -> Found:
     """The verdict, the module with the weights in it, and notes on tensors that were left out.
 
-    ``hint`` is tried first; where it fits exactly, nothing else is.
+    ``hint`` is tried first; where it fits exactly, nothing else is. ``architecture`` is what a person says it is, and
+    then nothing else is tried: see :func:`~sp_core.checkpoints.consult.as_asked`, and for ``options``
+    :func:`~sp_core.checkpoints.named.asked`.
 
     Where no known architecture has these names and shapes, the module is a :class:`~sp_core.checkpoints.loose.Loose`
     one, which cannot be run.
 
     Raises:
-        SpError: there is no weight matrix among the tensors.
+        SpError: there is no weight matrix among the tensors, or they are not of ``architecture``.
     """
-    if hint is not None and (sure := _exact(hint, checkpoint.tensors)) is not None:
-        return sure, _filled(sure, checkpoint.tensors), ()
-    under = list(variants(checkpoint.tensors))
-    for tensors, note in under:
-        fits = [fit for name in candidates(tensors) if (fit := _exact(name, tensors)) is not None]
-        if fits:
-            # Only a network made for that many channels needs no adapting: it is the likelier of two that fit.
-            fits.sort(key=lambda fit: fit.channels != _plan(fit.architecture, tensors).channels)
-            first, also = fits[0], tuple(fit.architecture for fit in fits[1:])
-            verdict = Verdict(first.architecture, "exact", (), also, first.classes, first.channels)
-            return verdict, _filled(verdict, tensors), (note,) if note else ()
-    for tensors, note in under:
-        for guess in (heads.small_stem, heads.other_head, _few_differences):
-            for name in candidates(tensors):
-                found = guess(_plan(name, tensors), tensors)
-                if found is not None:
-                    return found[0], found[1], (note,) if note else ()
-    return _weights_only(checkpoint)
+    if architecture:
+        return as_asked(checkpoint, architecture, options)
+    if hint is not None:
+        seen = view(checkpoint.tensors)
+        if (sure := _exactly([plan_of(hint, seen)], seen)) is not None:
+            return sure
+    under = views(checkpoint.tensors) if len(checkpoint.tensors) <= _MOST_TENSORS else []
+    for seen in under:
+        if (sure := _exactly([plan_of(name, seen) for name in _known(seen)], seen)) is not None:
+            return sure
+    for seen in under:
+        if (sure := _exactly(_other_sizes(seen), seen)) is not None:
+            return sure
+    of_timm = [(match, seen) for seen in under for match in timm_names.matches(seen.shapes)]
+    for match, seen in of_timm:
+        if match.classes and (found := _timm(match, seen)) is not None:
+            return found
+    for seen in under:
+        for guess in (heads.small_stem, heads.other_head):
+            for plan in _plans(seen):
+                if (guessed := guess(plan, seen)) is not None:
+                    return *guessed, seen.notes
+    for match, seen in of_timm:  # without a head: torchvision's body has been tried before
+        if (found := _timm(match, seen)) is not None:
+            return found
+    if not of_timm:  # a name that fits, of a library that is not here, says more than one that nearly fits
+        for seen in under:
+            for plan in _plans(seen):
+                if (guessed := few_differences(plan, seen)) is not None:
+                    return *guessed, seen.notes
+    return _weights_only(checkpoint, of_timm[0][0].name if of_timm else "")
 
 
-def _weights_only(checkpoint: Checkpoint) -> tuple[Verdict, nn.Module, tuple[str, ...]]:
+def _plans(seen: View) -> Iterator[Blueprint]:
+    for name in _known(seen):
+        yield plan_of(name, seen)
+    yield from _other_sizes(seen)
+
+
+def _known(seen: View) -> list[str]:
+    """The candidates; none where the names are those of dozens of networks at once, as in a file made to be slow."""
+    names = candidates(seen.shapes)
+    return names if len(names) <= _MOST_CANDIDATES else []
+
+
+def _other_sizes(seen: View) -> Iterator[Blueprint]:
+    for name in proposals(seen.shapes):
+        try:
+            yield plan_of(name, seen)
+        except SpError:  # shapes that no constructor makes
+            continue
+
+
+def _exactly(plans: Iterable[Blueprint], seen: View) -> Found | None:
+    fits = [(fit, plan) for plan in plans if (fit := exact(plan, seen)) is not None]
+    if not fits:
+        return None
+    # Only a network made for that many channels needs no adapting: it is the likelier of two that fit.
+    fits.sort(key=lambda pair: pair[0].channels != pair[1].channels)
+    first, plan = fits[0]
+    also = tuple(fit.architecture for fit, _ in fits[1:])
+    verdict = replace(first, also=also)
+    return verdict, filled(verdict, plan, seen.tensors), (*seen.notes, *_namesakes(verdict.architecture, seen))
+
+
+def _namesakes(architecture: str, seen: View) -> tuple[str, ...]:
+    """A note where architectures of timm have torchvision's names and shapes but compute something else."""
+    kind, _, short = architecture.partition(":")
+    if kind != "torchvision":
+        return ()
+    groups = [group for match in timm_names.matches(seen.shapes) for group in match.row.alike]
+    others = [f"timm:{name}" for group in groups if short not in group for name in group]
+    if not others or len(groups) < 2:
+        return ()
+    return (
+        f"{' and '.join(others)} have the same names and shapes but compute something else (they blur before they "
+        f"subsample); {architecture}, by far the commoner, was taken.",
+    )
+
+
+def _timm(match: timm_names.Match, seen: View) -> Found | None:
+    if not timm_names.installed():
+        return None
+    for position, (name, *twins) in enumerate(match.row.alike):
+        module = timm_names.filled(name, match.classes, match.channels, seen)
+        if module is None:
+            continue
+        also = tuple(f"timm:{twin}" for twin in twins)
+        others = [f"timm:{other}" for group in match.row.alike[position + 1 :] for other in group]
+        if not others:
+            verdict = Verdict(f"timm:{name}", "exact", (), also, match.classes, match.channels)
+            return verdict, module, seen.notes
+        said = (
+            f"{' and '.join(others)} have the same names and shapes but compute something else (padding, activation, "
+            f"blurring or a constant); timm:{name} was taken. Only whoever saved the file knows which one it is."
+        )
+        return Verdict(f"timm:{name}", "likely", (said,), also, match.classes, match.channels), module, seen.notes
+    return None
+
+
+def _weights_only(checkpoint: Checkpoint, of_timm: str) -> Found:
     """The weights by their names, for the questions that need no forward pass."""
     tensors = bare(checkpoint.tensors)
     if not any(tensor.ndim > 1 and tensor.is_floating_point() for tensor in tensors.values()):
@@ -74,64 +155,10 @@ def _weights_only(checkpoint: Checkpoint) -> tuple[Verdict, nn.Module, tuple[str
         f"No architecture is known that has these names and shapes: {checkpoint.summary()}. "
         "Only the weights can be looked at."
     )
+    if of_timm and not timm_names.installed():
+        why = (
+            f"This looks like timm's {of_timm}, and timm is not installed here: pip install timm. "
+            "Until then only the weights can be looked at."
+        )
     channels = image_channels(tensors) or 3
     return Verdict("", "weights-only", (why,), channels=channels), loose(tensors, checkpoint.filename), ()
-
-
-def _plan(name: str, tensors: Mapping[str, Tensor]) -> Blueprint:
-    return blueprint(name, has_auxiliary(name, tensors))
-
-
-def _exact(name: str, tensors: Mapping[str, Tensor]) -> Verdict | None:
-    plan = _plan(name, tensors)
-    shapes = heads.shapes(tensors)
-    if shapes.keys() != plan.shapes.keys():
-        return None
-    differing = {key for key, shape in shapes.items() if shape != plan.shapes[key]}
-    channels = heads.input_channels(plan, shapes)
-    classes = heads.class_count(plan, shapes)
-    if channels is None or classes is None or not differing <= plan.head | {plan.stem}:
-        return None
-    return Verdict(plan.name, "exact", classes=classes, channels=channels)
-
-
-def _filled(verdict: Verdict, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The architecture of ``verdict`` with ``tensors`` as its weights: every one is used, none is missing."""
-    name = verdict.architecture
-    plan = _plan(name, tensors)
-    module = skeleton(name, _classes(plan, verdict.classes), has_auxiliary(name, tensors))
-    heads.set_input_channels(module, plan, verdict.channels)
-    heads.fill(module, tensors)
-    return module
-
-
-def _classes(plan: Blueprint, classes: int) -> int | None:
-    return classes if plan.head and classes != plan.classes else None
-
-
-def _few_differences(plan: Blueprint, tensors: Mapping[str, Tensor]) -> tuple[Verdict, nn.Module] | None:
-    """The architecture when nearly all tensors fit; the missing ones keep random values, and that is said."""
-    shapes = heads.shapes(tensors)
-    fitting = [
-        key for key, shape in plan.shapes.items() if shapes.get(key) == shape or key in plan.head & shapes.keys()
-    ]
-    missing = [key for key in plan.shapes if key not in fitting]
-    extra = [key for key in shapes if key not in plan.shapes]
-    allowed = int(_TOLERANCE * len(plan.shapes))
-    classes = heads.class_count(plan, shapes)
-    if classes is None or len(missing) > allowed or len(extra) > max(allowed, 2) or not plan.head <= shapes.keys():
-        return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        module = build(plan.name, _classes(plan, classes), has_auxiliary(plan.name, tensors))
-    heads.fill(module, {key: value for key, value in tensors.items() if key not in missing and key in plan.shapes})
-    differences = []
-    if missing:
-        differences.append(f"{len(missing)} weights are missing and random: {_first_five(missing)}.")
-    if extra:
-        differences.append(f"{len(extra)} tensors have no place and were left out: {_first_five(extra)}.")
-    return Verdict(plan.name, "likely", tuple(differences), classes=classes, channels=plan.channels), module
-
-
-def _first_five(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

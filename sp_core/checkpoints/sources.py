@@ -16,17 +16,22 @@ from sp_core import zoo
 from sp_core.checkpoints import feeding, hub
 from sp_core.checkpoints.catalogue import build, torchvision_names
 from sp_core.checkpoints.identify import identify
+from sp_core.checkpoints.named import Options
 from sp_core.checkpoints.names import record
 from sp_core.checkpoints.read import Checkpoint, read, read_bytes
 from sp_core.errors import SpError
 from sp_core.network import Network
+from sp_core.parameterizations.factored import restructured
+from sp_core.parameterizations.recognised import unfactored
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "checkpoints"
 SEED = 0  # of weights that are random because there are no others
 _SEEDED = threading.Lock()  # torch's generator is one for all threads
 
 
-def load(source: str | Path, *, device: str | torch.device | None = None) -> Network:
+def load(
+    source: str | Path, *, device: str | torch.device | None = None, architecture: str = "", **options: Any
+) -> Network:
     """The network that ``source`` names.
 
     ====================================  ==========================================================================
@@ -35,10 +40,13 @@ def load(source: str | Path, *, device: str | torch.device | None = None) -> Net
     ``torchvision:NAME@DEFAULT``          those (or ``@IMAGENET1K_V1`` …), downloaded if need be; ``@none``: random
     ``zoo:NAME``                          an untrained architecture of the zoo, always the same random weights
     ``timm:NAME``                         an architecture of timm, if installed; ``@pretrained`` with its weights
-    a path                                a ``torch.save`` or ``.safetensors`` file, whatever its ending
+    a path                                ``torch.save``, ``.safetensors``, TorchScript, ONNX or the index of several
+                                          files, whatever its ending
     ====================================  ==========================================================================
 
-    ``device`` is ``"cpu"``, ``"cuda"`` …; by default the GPU when there is one.
+    ``device`` is ``"cpu"``, ``"cuda"`` …; by default the GPU when there is one. ``architecture`` and ``options`` say
+    what a file is, where its names and shapes do not show it: ``load("x.pth", architecture="torchvision:resnet18",
+    classes=10, small=True)``; the options are those of :func:`sp_core.checkpoints.named.asked`.
 
     Raises:
         SpError: there is no such source, it is not readable, or no known architecture fits it.
@@ -47,6 +55,8 @@ def load(source: str | Path, *, device: str | torch.device | None = None) -> Net
     (3, 64, 64)
     """
     where = check_device(device)
+    if architecture or options:
+        return _as_asked(source, where, architecture, options)
     if isinstance(source, Path):
         return from_checkpoint(read(source), f"file {source.name}", where, source)
     text = source.strip()
@@ -67,10 +77,33 @@ def load(source: str | Path, *, device: str | torch.device | None = None) -> Net
     raise SpError(_unknown(text))
 
 
-def load_bytes(data: bytes, filename: str, *, device: str | torch.device | None = None) -> Network:
-    """The network in the bytes of a checkpoint file, for example an upload; ``filename`` is what messages call it."""
+def _as_asked(source: str | Path, where: torch.device, architecture: str, options: Options) -> Network:
+    if not architecture:
+        raise SpError(f"{next(iter(options))}= needs architecture=, such as torchvision:resnet18.")
+    path = Path(str(source).strip())
+    if str(source).partition(":")[0] in {"bundled", "torchvision", "zoo", "timm"} and not _exists(path):
+        raise SpError(f"{source} says itself what it is; an architecture is named for a file.")
+    return from_checkpoint(read(path), f"file {path.name}", where, path, architecture=architecture, options=options)
+
+
+def load_bytes(
+    data: bytes,
+    filename: str,
+    *,
+    device: str | torch.device | None = None,
+    siblings: Mapping[str, bytes] | None = None,
+    architecture: str = "",
+    options: Options | None = None,
+) -> Network:
+    """The network in the bytes of a checkpoint file, for example an upload; ``filename`` is what messages call it.
+
+    ``siblings`` are the files uploaded with it by name: the parts that an index (``…index.json``) names.
+    ``architecture`` and ``options`` are those of :func:`load`.
+    """
     where = check_device(device)
-    return from_checkpoint(read_bytes(data, filename), f"upload {Path(filename).name}", where)
+    source = f"upload {Path(filename).name}"
+    checkpoint = read_bytes(data, filename, siblings)
+    return from_checkpoint(checkpoint, source, where, architecture=architecture, options=options)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -113,12 +146,24 @@ def from_checkpoint(
     device: torch.device | None = None,
     path: Path | None = None,
     hint: str | None = None,
+    *,
+    architecture: str = "",
+    options: Options | None = None,
 ) -> Network:
     """The network of a checkpoint that was read; a model card beside ``path`` (``NAME.json``) says how it is fed.
 
-    ``hint`` is an architecture to try first, which saves seconds where it fits exactly.
+    ``hint`` is an architecture to try first, which saves seconds where it fits exactly; ``architecture`` is what a
+    person says it is.
     """
-    verdict, module, notes = identify(checkpoint, hint)
+    dense, plan = unfactored(checkpoint.tensors)
+    if plan and not architecture:  # layers in small ones: what they make says which architecture it is
+        net = from_checkpoint(replace(checkpoint, tensors=dense), source, device, path, hint)
+        if net.confidence == "exact":
+            module = restructured(net.clone(), plan)
+            module.load_state_dict(checkpoint.tensors)
+            why = f"{len(plan)} layers of {net.architecture} are factored: {', '.join(list(plan)[:4])}."
+            return replace(net, module=module, architecture=None, warnings=(*net.warnings, why))
+    verdict, module, notes = identify(checkpoint, hint, architecture=architecture, options=options)
     fed = feeding.of_verdict(verdict)
     card = feeding.read_card(path.with_suffix(".json")) if path is not None and path.suffix == ".safetensors" else None
     if card is not None:
@@ -166,6 +211,7 @@ def _network(
         source=source,
         resize=fed.resize,
         warnings=warnings,
+        guesses=fed.guesses,
     )
 
 
