@@ -1,14 +1,15 @@
-"""Guided backprop beside a bare gradient and captum: correctness and time, as ratios inside one run.
+"""The backprop rules beside a bare gradient and captum: time, as ratios inside one run, and two threads at once.
 
     python -m benchmarks.backprop            # writes benchmarks/results/backprop.json
 
-For each torchvision network (untrained, calibrated, 224 pixels): the time of a bare ``autograd.grad``, of ours and of
-captum's GuidedBackprop on the same private module (interleaved, medians), and how far captum's answer is from ours and
-from the plain gradient. Then one network shared by two threads, one asking captum for guided backprop and the other for
-the plain gradient, against ours doing the same.
+For each torchvision network (untrained, calibrated, 224 pixels), one image, and eight for some: a bare
+``autograd.grad``, ours by each rule, and captum's GuidedBackprop on a private copy, in a new random order each round.
+Times are those of the one thread's processor (other work on the machine counts little). Then one network shared by
+two threads, one asking captum for guided backprop and the other for the plain gradient, against ours doing the same.
+How far captum's answer is from ours is in ``benchmarks/attributions.py``.
 """
 
-import json
+import random
 import statistics
 import sys
 import threading
@@ -16,30 +17,20 @@ import time
 import warnings
 from pathlib import Path
 
-import captum
 import torch
 from captum.attr import GuidedBackprop, Saliency
-from torchvision import models
 
 import sp_core as sp
+from benchmarks import record
+from sp_core.rules import RULES
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+from references import classifier
 
 warnings.filterwarnings("ignore")
 NETWORKS = ["resnet18", "googlenet", "mobilenet_v2", "squeezenet1_1", "densenet121", "shufflenet_v2_x1_0"]
-ROUNDS, SIZE, CALLS = 7, 224, 50
-
-
-def calibrated(name):
-    torch.manual_seed(0)
-    extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
-    module = models.get_model(name, weights=None, **extra)
-    for part in module.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = None
-            part.reset_running_stats()
-            part.bias.data.normal_(0, 0.1)
-    with torch.no_grad():
-        module.train()(torch.rand(2, 3, SIZE, SIZE))
-    return module.eval()
+EIGHT = {"mobilenet_v2", "squeezenet1_1"}
+ROUNDS, SIZE, CALLS = 17, 224, 50
 
 
 def bare(module, images):
@@ -48,35 +39,36 @@ def bare(module, images):
 
 
 def timed(call):
-    start = time.perf_counter()
-    answer = call()
-    return time.perf_counter() - start, answer
+    start = time.thread_time()
+    call()
+    return time.thread_time() - start
 
 
-def off(a, b):
-    return float((a - b).abs().max() / b.abs().max())
-
-
-def one(name):
-    net = sp.Network(calibrated(name), name=name, input_size=(3, SIZE, SIZE))
-    images = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+def one(name, batch):
+    """Time of each, as a ratio to the bare gradient: of the least of all rounds, and the median of paired rounds."""
+    net = sp.Network(classifier(name, SIZE), name=name, input_size=(3, SIZE, SIZE))
+    images = torch.rand(batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
     clone = net.clone()
-    calls = {
-        "bare": lambda: bare(net.module, images),
-        "ours": lambda: sp.backprop(net, images, 3),
-        "captum": lambda: GuidedBackprop(clone).attribute(images.clone().requires_grad_(), target=3).detach(),
-    }
-    answers = {key: call() for key, call in calls.items()}  # warm
+    calls = {"bare": lambda: bare(net.module, images)}
+    calls |= {rule: lambda rule=rule: sp.backprop(net, images, 3, rule) for rule in RULES}
+    calls["captum guided"] = lambda: GuidedBackprop(clone).attribute(images.clone().requires_grad_(), target=3)
     times = {key: [] for key in calls}
-    for _ in range(ROUNDS):
-        for key, call in calls.items():
-            times[key].append(timed(call)[0])
-    median = {key: statistics.median(values) for key, values in times.items()}
+    for turn in range(ROUNDS + 1):
+        for key in random.sample(list(calls), len(calls)):
+            spent = timed(calls[key])
+            if turn:  # the first round warms up
+                times[key].append(spent)
+    least = min(times["bare"])
     return {
-        "ours / bare gradient": round(median["ours"] / median["bare"], 3),
-        "captum / bare gradient": round(median["captum"] / median["bare"], 3),
-        "captum's difference from ours": off(answers["captum"], answers["ours"]),
-        "captum's difference from the plain gradient": off(answers["captum"], answers["bare"]),
+        "bare, ms": round(1000 * least, 1),
+        **{
+            key: {
+                "least": round(min(values) / least, 3),
+                "median": round(statistics.median(a / b for a, b in zip(values, times["bare"], strict=True)), 3),
+            }
+            for key, values in times.items()
+            if key != "bare"
+        },
     }
 
 
@@ -102,11 +94,12 @@ def two_threads(guided, plain):
 
 def main():
     torch.set_num_threads(1)
+    random.seed(0)
     rows = {}
     for name in NETWORKS:
-        rows[name] = one(name)
-        print(name, rows[name], file=sys.stderr)
-    net = sp.Network(calibrated("squeezenet1_1"), input_size=(3, 64, 64))
+        rows[name] = {f"batch {batch}": one(name, batch) for batch in ((1, 8) if name in EIGHT else (1,))}
+        print(name, rows[name], file=sys.stderr, flush=True)
+    net = sp.Network(classifier("squeezenet1_1", 64), input_size=(3, 64, 64))
     images = torch.rand(1, 3, 64, 64)
     shared = net.clone()
     threads = {
@@ -118,16 +111,18 @@ def main():
             lambda: sp.backprop(net, images, 3), lambda: sp.backprop(net, images, 3, "gradient")
         ),
     }
-    answer = {
-        "versions": {"torch": torch.__version__, "captum": captum.__version__},
-        "setup": f"untrained calibrated networks, 1×3×{SIZE}×{SIZE}, 1 thread, medians of {ROUNDS} interleaved rounds",
-        "networks": rows,
-        "two threads": threads,
-    }
-    path = Path(__file__).parent / "results" / "backprop.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(answer, indent=2, ensure_ascii=False) + "\n")
-    print(path)
+    parts = [part for row in rows.values() for part in row.values()]
+    setup = f"untrained calibrated networks, {SIZE}×{SIZE}, 1 thread, processor time, {ROUNDS} rounds in random order"
+    lines = [_line(rule, [part[rule] for part in parts]) for rule in (*RULES, "captum guided")]
+    print(record.write("backprop", setup, lines, {"networks": rows, "two threads": threads}, ["captum"]))
+
+
+def _line(rule, found):
+    least, middle = ([one[key] for one in found] for key in ("least", "median"))
+    aim = "" if "captum" in rule else "1.05"
+    spread = f"least of a network's rounds {min(least):.2f}–{max(least):.2f}"
+    ratio = round(statistics.median(middle), 3)
+    return record.line(f"backprop, {rule}", "bare forward + backward", ratio, spread, aim)
 
 
 if __name__ == "__main__":

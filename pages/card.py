@@ -12,7 +12,7 @@ import sp_core as sp
 from pages.card_views import architecture, compared, facts, fed, filters, says, statistics, weights
 from pages.ui import cache, networks, show
 from pages.ui.sidebar import selection
-from pages.ui.text import unmarked
+from pages.ui.text import sentence, unmarked
 from sp_core.errors import SpError
 
 here = selection()
@@ -22,7 +22,7 @@ try:
     key = (net.identity, here.source, net.name, tuple(net.guesses))
     card = cache.answer("card", key, lambda: sp.describe(net))
 except SpError as error:  # an upload that is none, or something said by hand that does not fit, which is mended here
-    st.error(str(error), icon=":material/error:")
+    st.error(sentence(str(error)), icon=":material/error:")
     architecture.mend(here)
     fed.mend(here)
     st.stop()

@@ -9,7 +9,7 @@ import streamlit as st
 import sp_core as sp
 from pages.ui import cache, preview, says, show
 from pages.ui.sidebar import selection
-from sp_core.counts import in_words
+from sp_core.counts import short
 
 here = selection()
 show.title("Structural Priors", "Look inside a convolutional network: its filters, its favourite patches, its weights.")
@@ -26,8 +26,8 @@ with right:
     says.bars(here, height=300)
     counts = cache.answer("complexity", (net.identity,), lambda: sp.complexity(net))
     first, second, third = st.columns(3)
-    first.metric("Parameters", in_words(counts.parameters), help=f"{counts.parameters:,} weights and biases")
-    second.metric("MACs", in_words(counts.macs), help=f"{counts.macs:,} multiply-accumulates an image")
+    first.metric("Parameters", short(counts.parameters), help=f"{counts.parameters:,} weights and biases")
+    second.metric("MACs", short(counts.macs), help=f"{counts.macs:,} multiply-accumulates an image")
     third.metric("Layers", sum(layer.leaf for layer in layers))
 
 st.subheader("Six questions to ask it")

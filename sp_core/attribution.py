@@ -30,7 +30,7 @@ class Attribution:
             which has no negative values. The methods' texts say in which unit.
         values: ``[n]``, the target's value on each image.
         targets: what the target is called in each image.
-        expected: ``[n]``, what the map should add up to (integrated gradients, LRP), else None.
+        expected: ``[n]``, what the map should add up to (integrated gradients, DeepLift, LRP), else None.
         gap: ``[n]``, sum of the map minus ``expected``: the completeness error, else None.
         settings: the settings that were used, defaults included.
         notes: sentences a person should read.
@@ -146,8 +146,8 @@ def _answer(net: Network, method: str, settings: dict[str, Any], maps: list[Map]
 def record_count(net: Network, method: str, **settings: Any) -> int:
     """How many records :func:`attribution_steps` yields for one image of the network's own size."""
     chosen = check_settings(method, settings)
-    if method == "smoothgrad":
-        return math.ceil(int(chosen["samples"]) / BATCH) + 1
+    if method in {"smoothgrad", "integrated_gradients"}:
+        return math.ceil(int(chosen["samples" if method == "smoothgrad" else "steps"]) / BATCH) + 1
     if method == "occlusion":
         height, width = net.input_size[1:]
         window, stride = window_of(height, width, chosen["window"], chosen["stride"])

@@ -8,17 +8,16 @@ edges, not what the network has learnt.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sp_core.attribution import Attribution, attribute, importance
 from sp_core.errors import SpError
+from sp_core.methods import blurred
 from sp_core.network import Network, Unit, predict
 from sp_core.targets import Aim, Target, read_target, values
 from sp_core.trace import private_copy
@@ -122,7 +121,7 @@ def insertion_deletion_steps(
     by_chance = chance.argsort()
     by_map = by_chance[flat[by_chance].argsort(descending=True, stable=True)]  # equal values stay in random order
     blank = torch.tensor(net.mean or (0.5,) * image.shape[1]).to(image).view(1, -1, 1, 1).expand_as(image)
-    soft = blurred(image, max(1.0, 5 * min(height, width) / 224))
+    soft = blurred(image)
     plan = [(by_map, soft, image), (by_map, image, blank), (by_chance, soft, image), (by_chance, image, blank)]
     curves: list[Tensor] = []
     for number, (order, start, end) in enumerate(plan):
@@ -172,19 +171,7 @@ def _follower(net: Network, image: Tensor, target: Target) -> tuple[Any, str]:
 
 
 def _probability(net: Network, batch: Tensor, aim: Aim) -> Tensor:
-
     return predict(net, batch).double().softmax(1)[:, aim.channels[0]].cpu()
-
-
-def blurred(images: Tensor, sigma: float) -> Tensor:
-    """Images ``[n, c, h, w]`` under a Gaussian of ``sigma`` pixels, the edges repeated outwards."""
-    radius = max(1, math.ceil(3 * sigma))
-    at = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-    kernel = torch.exp(-(at**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).repeat(images.shape[1], 1, 1)
-    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
-    rows = F.conv2d(padded, kernel[:, :, None], groups=images.shape[1])  # weights [c, 1, 1, k]
-    return F.conv2d(rows, kernel[..., None], groups=images.shape[1])  # weights [c, 1, k, 1]
 
 
 def randomise(net: Network, which: str = "all", seed: int = 0, before: str | None = None) -> tuple[Network, int]:

@@ -7,6 +7,7 @@ function from images to the target's value, or through a private copy of it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
@@ -15,10 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sp_core.capture import capture
+from sp_core.deep_lift import deep_lift
 from sp_core.errors import SpError
+from sp_core.lift_rules import gauss_legendre
 from sp_core.network import Network, Unit
 from sp_core.rules import explain_backprop
-from sp_core.targets import Aim, Target, pick, values
+from sp_core.targets import Aim, Target, borrowed, pick, values
 
 BATCH = 16  # variants of one image that go through the network at once
 Work = Generator[tuple[int, int], None, "Map"]
@@ -56,6 +59,25 @@ class Job:
             raise SpError(f"A colour is 'black', 'mean', 'white' or a grey level from 0 to 1; got '{colour}'.")
         return torch.tensor(known[colour]).to(self.image).view(1, -1, 1, 1)  # type: ignore[index]
 
+    def baseline(self, name: str | float) -> Tensor:
+        """``[1, c, h, w]``: a colour as of :meth:`fill` everywhere, or the image itself ``"blurred"``."""
+        return blurred(self.image) if name == "blurred" else self.fill(name).expand_as(self.image).contiguous()
+
+
+def blurred(images: Tensor, sigma: float | None = None) -> Tensor:
+    """Images ``[n, c, h, w]`` under a Gaussian of ``sigma`` pixels, the edges repeated outwards.
+
+    By default σ is 5 pixels at 224 and in proportion at other sizes, at least 1 (Petsiuk et al. 2018 use 5 at 224).
+    """
+    sigma = max(1.0, 5 * min(images.shape[2:]) / 224) if sigma is None else sigma
+    radius = max(1, math.ceil(3 * sigma))
+    at = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    kernel = torch.exp(-(at**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).repeat(images.shape[1], 1, 1)
+    padded = F.pad(images, (radius, radius, radius, radius), mode="replicate")
+    rows = F.conv2d(padded, kernel[:, :, None], groups=images.shape[1])  # weights [c, 1, 1, k]
+    return F.conv2d(rows, kernel[..., None], groups=images.shape[1])  # weights [c, 1, k, 1]
+
 
 def _at_least(name: str, value: float, least: float) -> None:
     if not value >= least:
@@ -82,16 +104,37 @@ def _integrated_gradients(job: Job, *, steps: int = 64, baseline: str | float = 
     In units of the target: the map adds up to target(image) - target(baseline), up to the error of ``steps``
     Gauss-Legendre points. A pixel of the baseline's colour gets nothing, whatever it means.
     """
-    from captum.attr import IntegratedGradients
-
     _at_least("steps", steps, 2)
-    yield 0, 1
-    start = job.fill(baseline).expand_as(job.image).contiguous()
+    start = job.baseline(baseline)
+    places, shares = gauss_legendre(int(steps))
+    total = torch.zeros_like(job.image)
+    for first in range(0, len(places), BATCH):
+        yield first, len(places)
+        at = torch.tensor(places[first : first + BATCH]).to(job.image).view(-1, 1, 1, 1)
+        share = torch.tensor(shares[first : first + BATCH]).to(job.image).view(-1, 1, 1, 1)
+        between = (start + at * (job.image - start)).requires_grad_()
+        (slopes,) = torch.autograd.grad(job.scores(between).sum(), between, allow_unused=True)
+        if slopes is not None:
+            total += (share * slopes).sum(0, keepdim=True)
     with torch.no_grad():
         expected = job.value - float(job.scores(start))
-    explain = IntegratedGradients(job.scores, multiply_by_inputs=True)
-    found = explain.attribute(job.image, start, n_steps=int(steps), internal_batch_size=BATCH)
-    return Map(found.detach(), expected)
+    return Map(total * (job.image - start), expected)
+
+
+def _deep_lift(job: Job, *, baseline: str | float = "blurred") -> Work:
+    """DeepLift's Rescale rule against a baseline (Shrikumar et al. 2017): :mod:`sp_core.deep_lift` has the formulas.
+
+    In units of the target: the map adds up to target(image) - target(baseline), on every network, but for rounding. A
+    pixel that the baseline shares with the image gets nothing.
+    """
+    yield 0, 1
+    found = deep_lift(job.net, job.image, job.baseline(baseline), job.aim)
+    notes = ("Computed in float64: in float32 rounding was too large.",) if _wider(found.precision, job.image) else ()
+    return Map(found.contributions.to(job.image), float(found.expected[0]), notes)
+
+
+def _wider(precision: torch.dtype, image: Tensor) -> bool:
+    return torch.finfo(precision).bits > torch.finfo(image.dtype).bits
 
 
 def _smoothgrad(job: Job, *, samples: int = 32, noise: float = 0.15, seed: int = 0) -> Work:
@@ -126,7 +169,8 @@ def _grad_cam(job: Job, *, layer: str | None = None) -> Work:
         raise SpError(f"Grad-CAM needs a layer with positions; {layer} puts out a vector.")
     image = job.image.clone().requires_grad_()
     end = job.aim.layer or ""
-    found = capture(job.net.clone(), job.net.normalise(image), [layer, end])  # "" is the network's own output
+    with borrowed(job.net) as copy:
+        found = capture(copy, job.net.normalise(image), [layer, end])  # "" is the network's own output
     value, _ = pick(found[end], job.aim)
     (gradient,) = torch.autograd.grad(value.sum(), found[layer], allow_unused=True)
     if gradient is None:
@@ -218,10 +262,11 @@ def _lrp(job: Job) -> Work:
     In units of the logit. It is shown only where it is what it claims to be: on a copy of the network without biases
     the relevance must add up to the logit within 5 %. Captum has no rule for additions, so residual networks fail it.
     """
-    from sp_core.relevance import check_conservation, relevance
+    from sp_core.relevance import check_conservation, check_rules, relevance
 
     if job.aim.layer is not None:
         raise SpError("LRP starts from a class here; choose a class, or another method for a unit.")
+    check_rules(job.net)
     yield 0, 2
     check_conservation(job.net, job.image, job.aim.channels[0])
     yield 1, 2
@@ -237,6 +282,7 @@ METHODS: dict[str, Callable[..., Work]] = {
     "deconvnet": _rule("deconvnet"),
     "guided": _rule("guided"),
     "integrated_gradients": _integrated_gradients,
+    "deep_lift": _deep_lift,
     "smoothgrad": _smoothgrad,
     "grad_cam": _grad_cam,
     "guided_grad_cam": _guided_grad_cam,
@@ -248,6 +294,7 @@ TITLES = {
     "deconvnet": "Deconvnet",
     "guided": "Guided backprop",
     "integrated_gradients": "Integrated gradients",
+    "deep_lift": "DeepLift",
     "smoothgrad": "SmoothGrad",
     "grad_cam": "Grad-CAM",
     "guided_grad_cam": "Guided Grad-CAM",

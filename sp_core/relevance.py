@@ -54,25 +54,31 @@ def check_conservation(net: Network, image: Tensor, channel: int) -> None:
         )
 
 
-def _copy(net: Network, biases: bool) -> nn.Module:
-    """A float64 copy that shares no memory, for captum writes to weights; SpError names layers without a rule."""
+def without_rule(net: Network) -> tuple[str, ...]:
+    """The kinds of layers of ``net`` for which captum has no rule, by name; nothing is run."""
     from captum.attr._core.lrp import SUPPORTED_LAYERS_WITH_RULES, SUPPORTED_NON_LINEAR_LAYERS
 
-    clone: nn.Module = copy.deepcopy(net.clone()).double().eval()
     known: tuple[Any, ...] = (*SUPPORTED_LAYERS_WITH_RULES, *SUPPORTED_NON_LINEAR_LAYERS)
-    unknown = set()
+    leaves = [part for part in net.module.modules() if next(part.children(), None) is None]
+    return tuple(sorted({type(x).__name__ for x in leaves if type(x) not in known and not isinstance(x, _MOVES)}))
+
+
+def check_rules(net: Network) -> None:
+    """Raise SpError naming the layers for which captum has no rule; nothing is run."""
+    if unknown := without_rule(net):
+        raise SpError(
+            f"LRP does not apply to {net.name}: captum has no rule for {', '.join(unknown)}. Choose another method."
+        )
+
+
+def _copy(net: Network, biases: bool) -> nn.Module:
+    """A float64 copy that shares no memory, for captum writes to weights."""
+    check_rules(net)
+    clone: nn.Module = copy.deepcopy(net.clone()).double().eval()
     for part in list(clone.modules()):
-        if next(part.children(), None) is None:
-            if isinstance(part, _MOVES):
-                part.add_module("unused", nn.Dropout().eval())  # with a child it is no leaf, and captum passes it by
-            elif type(part) not in known:
-                unknown.add(type(part).__name__)
+        if next(part.children(), None) is None and isinstance(part, _MOVES):
+            part.add_module("unused", nn.Dropout().eval())  # with a child it is no leaf, and captum passes it by
         if not biases and isinstance(part, (nn.Conv2d, nn.Linear)) and part.bias is not None:
             with torch.no_grad():
                 part.bias.zero_()
-    if unknown:
-        raise SpError(
-            f"LRP does not apply to {net.name}: captum has no rule for {', '.join(sorted(unknown))}. "
-            "Choose another method."
-        )
     return clone

@@ -3,13 +3,14 @@ import warnings
 
 import pytest
 import torch
-from captum.attr import LayerGradCam, NoiseTunnel, Occlusion, Saliency
+from captum.attr import IntegratedGradients, LayerGradCam, NoiseTunnel, Occlusion, Saliency
 from torch import nn
 
 import sp_core as sp
 from sp_core.attribution import attribution_steps, importance, record_count
-from sp_core.methods import BATCH, METHODS, TITLES, cam_layer
-from sp_core.relevance import relevance
+from sp_core.errors import NeedsGraph
+from sp_core.methods import BATCH, METHODS, TITLES, Job, blurred, cam_layer
+from sp_core.relevance import check_rules, relevance, without_rule
 from sp_core.targets import Aim
 
 
@@ -57,6 +58,15 @@ def test_integrated_gradients_add_up_and_say_by_how_much():
     assert torch.allclose(fine.expected.float(), difference, atol=1e-5)
     assert fine.gap.abs().max() < 2e-3 * difference.abs().max() < coarse.gap.abs().max()
     assert torch.allclose(fine.map.double().sum((1, 2, 3)) - fine.expected, fine.gap)
+
+
+@pytest.mark.parametrize("baseline", ["black", "blurred"])
+def test_integrated_gradients_equal_captum(baseline):
+    start = torch.zeros_like(IMAGES) if baseline == "black" else blurred(IMAGES)
+    theirs = IntegratedGradients(lambda x: NET.module(NET.normalise(x))).attribute(IMAGES, start, target=2, n_steps=20)
+    ours = sp.attribute(NET, IMAGES, 2, "integrated_gradients", steps=20, baseline=baseline).map
+    assert theirs.abs().max() > 0
+    assert (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
 
 
 def test_integrated_gradients_of_a_linear_network_are_weight_times_way_exactly():
@@ -176,6 +186,36 @@ def test_lrp_answers_where_it_conserves_and_refuses_where_not():
         sp.attribute(make(nn.SiLU), IMAGES, 1, "lrp")
 
 
+def test_lrp_names_what_it_cannot_before_anything_runs():
+    class Never(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.act, self.norm = nn.Conv2d(3, 4, 3), nn.ReLU6(), nn.GroupNorm(2, 4)
+
+        def forward(self, x):
+            raise AssertionError("it ran")
+
+    net = sp.Network(Never(), name="never", input_size=(3, 12, 12))
+    assert without_rule(net) == ("GroupNorm", "ReLU6")
+    with pytest.raises(sp.SpError, match="LRP does not apply to never: captum has no rule for GroupNorm, ReLU6"):
+        check_rules(net)
+    assert without_rule(NET) == ()
+
+
+def test_memory_is_bounded_by_chunks(monkeypatch):
+    seen = []
+    scores = Job.scores
+    monkeypatch.setattr(Job, "scores", lambda self, variants: seen.append(len(variants)) or scores(self, variants))
+    for method, settings in [
+        ("integrated_gradients", {"steps": 100}),
+        ("smoothgrad", {"samples": 100}),
+        ("occlusion", {"window": 3, "stride": 1}),
+    ]:
+        sp.attribute(NET, IMAGES[:1], 1, method, **settings)
+    assert max(seen) == BATCH
+    assert sum(seen) == 100 + 1 + 100 + 100
+
+
 def test_progress_is_bounded_and_ends_with_the_answer():
     steps = list(attribution_steps(NET, IMAGES, 1, "occlusion", window=3, stride=1))
     assert len(steps) == 2 * -(-100 // BATCH) + 1
@@ -223,3 +263,15 @@ def test_works_inside_inference_mode():
     with torch.inference_mode(), warnings.catch_warnings():
         inside = sp.attribute(NET, IMAGES, 2, "integrated_gradients", steps=8).map
     assert torch.allclose(inside, sp.attribute(NET, IMAGES, 2, "integrated_gradients", steps=8).map)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_network_of_weights_only_says_that_it_needs_a_graph(method):
+    from sp_core.checkpoints.loose import loose
+
+    tensors = {"conv.weight": torch.rand(4, 3, 3, 3), "conv.bias": torch.rand(4)}
+    net = sp.Network(loose(tensors, of="a file"), confidence="weights-only", input_size=(3, 12, 12))
+    with pytest.raises(NeedsGraph, match="only the weights are known"):
+        sp.attribute(net, IMAGES, 0, method)
+    with pytest.raises(NeedsGraph, match="only the weights are known"):
+        sp.backprop(net, IMAGES, "conv:1", "gradient")

@@ -5,13 +5,13 @@ from torch import nn
 import sp_core as sp
 from sp_core.faithfulness import (
     BATCH,
-    blurred,
     insertion_deletion,
     insertion_deletion_steps,
     randomisation,
     randomise,
     rank_correlation,
 )
+from sp_core.methods import blurred
 
 
 class Sees(nn.Module):

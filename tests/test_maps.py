@@ -38,11 +38,13 @@ def test_views_by_hand():
 def test_a_common_scale_keeps_maps_comparable_and_names_its_gain():
     found = maps.scales({"a": SIGNED, "b": SIGNED * 0.9, "c": SIGNED / 3000, "zero": SIGNED * 0})
     assert found["a"] == found["b"] == maps.Scale(2.0)
-    assert found["c"] == maps.Scale(2.0 / 1000, 1000)
+    assert found["c"] == maps.Scale(2.0 / 2000, 2000)
+    assert maps.scales({"a": SIGNED, "b": SIGNED / 7})["b"] == maps.Scale(2.0 / 5, 5)
+    assert maps.scales({"a": SIGNED, "b": SIGNED / 5})["b"] == maps.Scale(2.0)
     assert found["zero"] == maps.Scale(2.0)
-    a, c = maps.picture(SIGNED, scale=found["a"]), maps.picture(SIGNED / 1000, scale=found["c"])
+    a, c = maps.picture(SIGNED, scale=found["a"]), maps.picture(SIGNED / 2000, scale=found["c"])
     assert a.tobytes() == c.tobytes()
-    assert "(shown ×1,000)" in maps.ends("signed", found["c"])
+    assert "(shown ×2,000)" in maps.ends("signed", found["c"])
     own = maps.scales({"a": SIGNED, "c": SIGNED / 3000}, shared=False)
     assert own["c"].limit == pytest.approx(2 / 3000)
     assert maps.own_limit(SIGNED * 0) == 0

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from pages.backprop_views import second_opinion
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -62,3 +64,52 @@ def test_a_map_is_tested():
     text = words(app)
     assert "Area under insertion" in text
     assert "Petsiuk et al. 2018" in text
+
+
+def test_deep_lift_says_what_it_adds_up_to_and_whose_it_is():
+    app = opened(method="deep_lift")
+    text = words(app)
+    assert "completeness error" in text
+    assert "DeepLift is this project's own" in text
+    assert app.segmented_control(key="baseline").value == "blurred"
+    assert "Press Run" not in text
+
+
+def test_lrp_says_by_name_where_it_does_not_apply():
+    app = opened(net="bundled:textures-resnet", method="lrp")
+    assert "LRP does not apply to textures-resnet: " in words(app)
+
+
+def test_the_record_of_captum_is_said_in_words():
+    guided, lift = second_opinion.on_guided, second_opinion.on_deep_lift
+    assert "the **plain gradient**, without a warning" in guided("torchvision:mobilenet_v2")
+    assert "some of the rectifiers only" in guided("torchvision:densenet121")
+    assert "is the same as ours" in guided("torchvision:resnet18")
+    assert guided("zoo:lenet-1998") is None
+    assert guided(None) is None
+    assert "raises an error" in lift("torchvision:resnet18")
+    assert "is complete on this architecture too" in lift("torchvision:mnasnet0_5")
+    assert "without a warning" in lift("torchvision:vgg11")
+    assert "captum" not in lift(None)
+    rows = {name: second_opinion._row(name, row) for name, row in _rows().items()}
+    assert len(rows) >= 60
+    assert rows["googlenet"]["captum's guided backprop is"] == "plain gradient"
+    assert rows["googlenet"]["captum from the plain gradient"] == "0"
+    assert all(float(row["ours from the reference"]) < 1e-5 for row in rows.values())
+
+
+def _rows():
+    return second_opinion.record()["details"]["networks"]
+
+
+def test_the_page_shows_the_whole_record():
+    table = opened().dataframe[-1].value
+    assert set(table["network"]) == set(_rows())
+
+
+def test_without_the_record_nothing_is_said(monkeypatch, tmp_path):
+    second_opinion.record.cache_clear()
+    monkeypatch.setattr(second_opinion, "RECORD", tmp_path / "none.json")
+    assert second_opinion.on_guided("torchvision:resnet18") is None
+    assert "captum" not in second_opinion.on_deep_lift("torchvision:resnet18")
+    second_opinion.record.cache_clear()

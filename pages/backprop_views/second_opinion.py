@@ -55,8 +55,8 @@ def on_deep_lift(architecture: str | None) -> str:
     if gap is None:
         return ours
     if gap > COMPLETE:
-        missed = f"{gap:.0%} of" if gap < 2 else f"by {gap:,.0f} times"
-        return f"{ours} captum {version}'s misses {missed} the difference on this architecture, without a warning."
+        missed = f"misses {gap:.0%} of" if gap < 2 else f"is off by {gap:,.0f} times"
+        return f"{ours} captum {version}'s {missed} the difference on this architecture, without a warning."
     return f"{ours} captum {version}'s is complete on this architecture too."
 
 
@@ -88,7 +88,7 @@ def _row(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "ours from the reference": f"{ours:.0e}" if ours else "0",
         "captum from the reference": _short(row["captum guided from the reference"]),
         "captum from the plain gradient": _short(row["captum guided from the gradient"]),
-        "captum's guided backprop is": row["captum guided"],
+        "captum's guided backprop is": row["captum guided"] if row["rectifiers"] else "nothing to guide",
         "our DeepLift gap": f"{lift['gap']:.0e}",
         "captum's DeepLift gap": "raises" if "captum raises" in lift else "" if theirs is None else _short(theirs),
         "LRP": "applies" if row.get("lrp", {}).get("ours") == "applies" else "does not apply",

@@ -8,7 +8,7 @@ import streamlit as st
 
 from pages.ui import cache, networks, show
 from pages.ui.sidebar import Selection
-from pages.ui.text import unmarked
+from pages.ui.text import sentence, unmarked
 from sp_core.checkpoints import by_hand as texts
 from sp_core.checkpoints.diff import Diff, diff
 from sp_core.errors import SpError
@@ -73,7 +73,7 @@ def _try(here: Selection, text: str, used: bool) -> None:
     try:
         found = _diff(here.source, text)
     except SpError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(sentence(str(error)), icon=":material/error:")
         return
     total = found.fits + len(found.missing) + len(found.reshaped)
     rows = _rows(found)

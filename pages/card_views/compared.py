@@ -7,7 +7,7 @@ import streamlit as st
 import sp_core as sp
 from pages.ui import cache, networks, show
 from pages.ui.sidebar import Selection, linked_select
-from pages.ui.text import unmarked
+from pages.ui.text import sentence, unmarked
 from sp_core.errors import SpError
 from sp_core.figures.changes import layer_bars
 
@@ -35,10 +35,10 @@ def draw(here: Selection) -> None:
         key = (here.net.identity, second.identity, here.net.name, second.name)
         found = cache.answer("compare", key, lambda: sp.compare(here.net, second))
     except SpError as error:  # the rest of the card is about the first
-        st.error(str(error), icon=":material/error:")
+        st.error(sentence(str(error)), icon=":material/error:")
         return
-    for sentence in found.sentences():
-        st.markdown(f"- {unmarked(sentence)}")
+    for line in found.sentences():
+        st.markdown(f"- {unmarked(line)}")
     show.figure(
         layer_bars(found),
         alt=f"Relative change of {len(found.layers)} layers from {found.first} to {found.second}. "

@@ -15,6 +15,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.ui.sidebar import Selection
+from pages.ui.text import sentence
 from sp_core.errors import NeedsGraph, SpError
 from sp_core.images import png
 
@@ -25,6 +26,7 @@ STYLE = """
 img.sp-pixels { image-rendering: pixelated; display: block; max-width: 100%; }
 img.sp-smooth { display: block; max-width: 100%; }
 .sp-lead { font-size: 1.1rem; max-width: 62rem; margin: -0.4rem 0 0.6rem 0; opacity: 0.85; }
+[data-testid=stPageLink] p { white-space: normal; overflow: visible; }
 figure.sp { margin: 0 0 0.4rem 0; }
 figure.sp figcaption { font-size: 0.9rem; opacity: 0.8; padding-top: 0.2rem; }
 </style>
@@ -43,12 +45,12 @@ def guarded(run: Callable[[], Any]) -> None:
     except NeedsGraph as error:
         from pages.ui import nav
 
-        st.info(str(error), icon=":material/account_tree:")
+        st.info(sentence(str(error)), icon=":material/account_tree:")
         with st.container(horizontal=True):
             for file in nav.WITHOUT_GRAPH:
                 nav.page_link(file)
     except SpError as error:
-        st.error(str(error), icon=":material/error:")
+        st.error(sentence(str(error)), icon=":material/error:")
     except Exception as error:
         logging.getLogger(__name__).exception("a page failed")
         st.error(

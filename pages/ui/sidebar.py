@@ -10,7 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from pages.ui import networks, uploads
-from pages.ui.text import unmarked
+from pages.ui.text import beginning, unmarked
 from sp_core.errors import SpError
 
 NETWORK, IMAGE, TEXTURE = "net", "image", "texture"
@@ -92,8 +92,9 @@ def draw() -> None:
                 args=("network",),
             )
             st.caption(
-                "State dicts in .safetensors, .pth, .pt …; of a sharded one the index with its shards. Only tensors "
-                f"are read; code in a file never runs. At most {st.get_option('server.maxUploadSize')} MB a file."
+                "State dicts in .safetensors, .pth, .pt …, the weights of TorchScript and ONNX; of a sharded one the "
+                "index with its shards. Only tensors are read; code in a file never runs. At most "
+                f"{st.get_option('server.maxUploadSize')} MB a file."
             )
             st.file_uploader("Picture", key=uploads.WIDGETS["image"], on_change=_choose_upload, args=("image",))
 
@@ -111,7 +112,7 @@ def _network_line() -> None:
     except SpError as error:
         from pages.ui import nav
 
-        st.error(str(error), icon=":material/error:")
+        st.error(beginning(str(error)), icon=":material/error:")  # the page says all of it
         if networks.by_hand(source):
             nav.page_link("card.py", "Change what was said of it")
         return
@@ -120,9 +121,10 @@ def _network_line() -> None:
     st.caption(f"{unmarked(net.architecture or net.name)} · {known} · `{net.fingerprint}`")
     if any(name in networks.by_hand(source) for name in networks.FEEDING):
         st.caption(":material/tune: Fed as you said on the identity card.")
-    for warning in (*net.warnings, networks.missing_names(source)):
-        if warning:
-            st.caption(f":material/warning: {unmarked(warning)}")
+    for warning in net.warnings:
+        st.caption(f":material/warning: {beginning(warning)}", help=unmarked(warning))
+    if missing := networks.missing_names(source):
+        st.caption(f":material/warning: {unmarked(missing)}")
 
 
 def linked_select(label: str, options: list[str], key: str, words: Any, help_text: str | None = None) -> None:
