@@ -229,3 +229,12 @@ def in_words(count: int) -> str:
         if count >= size:
             return f"{count / size:.3g} {word}"
     return f"{count:,}"
+
+
+def short(count: int) -> str:
+    """A large count where there is little room: ``"11.7 M"``.
+
+    >>> short(11_689_512), short(1_814_073_344), short(224)
+    ('11.7 M', '1.81 G', '224')
+    """
+    return in_words(count).replace(" million", " M").replace(" billion", " G")

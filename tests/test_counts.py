@@ -1,5 +1,7 @@
 """Counts against what torchvision publishes, against loops, and against the definition."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,7 +9,9 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sp_core.counts import complexity, parameter_count
+from sp_core.cli import main
+from sp_core.counts import CONVENTIONS, complexity, parameter_count
+from sp_core.errors import SpError
 from sp_core.network import Network
 
 
@@ -132,3 +136,53 @@ def test_agrees_with_the_counter_of_torch():
     with FlopCounterMode(display=False) as flops:
         net.clone()(torch.empty(1, 3, 64, 64, device="meta"))
     assert complexity(net).macs == flops.get_total_flops() // 2
+
+
+def test_conventions_by_hand():
+    """A convolution with a bias at 8 × 8, ReLU, BatchNorm, 2 × 2 pooling, a linear layer."""
+    parts = [
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.ReLU(),
+        nn.BatchNorm2d(5),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(80, 7),
+    ]
+    net = Network(nn.Sequential(*parts), input_size=(3, 8, 8))
+    macs = 64 * 5 * 27 + 80 * 7
+    torchs, ioannou, author = (complexity(net, convention) for convention in CONVENTIONS)
+    assert (torchs.macs, ioannou.macs, author.macs) == (macs, macs + 5 + 7, macs + 7 + 5 * 64 + 5 * 16 * 4)
+    assert (torchs.parameters, ioannou.parameters, author.parameters) == (140 + 10 + 567, 140 + 567, 717)
+    assert [ioannou.per_layer[name].macs for name in "05"] == [64 * 135 + 5, 567]
+    assert [author.per_layer[name].macs for name in "0135"] == [64 * 135, 320, 320, 567]
+    assert ioannou.per_layer["2"].parameters == 0 and torchs.per_layer["2"].parameters == 10
+    assert [answer.convention for answer in (torchs, ioannou, author)] == list(CONVENTIONS)
+
+
+def test_functional_spellings_follow_the_convention():
+    class Spelled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.linear = nn.Conv2d(3, 4, 1, bias=False), nn.Linear(4, 2, bias=False)
+
+        def forward(self, x):
+            return self.linear(F.avg_pool2d(F.relu_(self.conv(x)), (3, 2), 1).mean((2, 3)))
+
+    net = Network(Spelled(), input_size=(3, 6, 6))
+    macs = 36 * 12 + 8
+    assert complexity(net, "ioannou").macs == macs, "without a bias nothing is added"
+    assert complexity(net, "author").macs == macs + 4 * 36 + 4 * (4 * 5) * 6 + 4 * (4 * 5)
+
+
+def test_a_convention_that_does_not_exist_is_named():
+    with pytest.raises(SpError, match="'caffe' is not a convention of counting; choose one of: torch, ioannou, author"):
+        complexity(Network(nn.Conv2d(3, 3, 1), input_size=(3, 4, 4)), "caffe")
+
+
+def test_the_command_counts_by_a_convention(capsys):
+    assert main(["complexity", "zoo:nin-cifar-root4", "--convention", "ioannou", "--leaves"]) == 0
+    out = capsys.readouterr().out
+    assert "455,498 parameters" in out and "123,397,514 MACs (Ioannou)" in out
+    assert main(["complexity", "zoo:condensenet-cifar-50", "--convention", "author", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["macs"], answer["convention"]) == (28_639_514, "author")

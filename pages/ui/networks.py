@@ -29,7 +29,7 @@ def sources() -> list[str]:
         *(f"bundled:{name}" for name in checkpoints.bundled_names()),
         *(f"file:{key}" for key, row in uploads.table().items() if row["what"] == "network"),
         *(f"path:{name}" for name in owner_files()),
-        *(f"zoo:{name}" for name in zoo.names()),
+        *(f"zoo:{name}" for name in zoo.names() if not zoo.entry(name).elsewhere),  # those are torchvision's
         *(f"torchvision:{name}" for name in _torchvision_names()),
     ]
 

@@ -5,8 +5,9 @@
 >>> net(torch.zeros(1, 3, 64, 64)).shape
 torch.Size([1, 10])
 
-A family file holds plain functions ``(**options) -> nn.Module`` and a table ``ENTRIES``. To add a family, write the
-file and add it to ``_FAMILIES``.
+A family file holds plain functions ``(**options) -> nn.Module`` and a table ``ENTRIES``. A family of endlessly many
+members lists the usual ones, and its ``by_name`` makes any other (``wrn-22-3``, ``resnet152-root16``). To add a family,
+write the file and add it to ``_FAMILIES``.
 """
 
 from __future__ import annotations
@@ -19,23 +20,54 @@ from torch import nn
 
 from sp_core.errors import SpError
 from sp_core.zoo import (
+    alexnet,
     cifar_resnet,
     cifar_vgg,
     cifar_wide_stages,
+    condensenet,
+    densenet,
+    dirac_net,
+    fcn,
     first_networks,
+    fractalnet,
+    from_torchvision,
+    googlenet,
+    hrnet,
+    lenet_1998,
+    mobilenet_v1,
+    msdnet,
+    nin,
+    preact_resnet,
+    pytorch_cifar,
+    resnet_roots,
+    resnext_cifar,
+    se_resnet,
+    shufflenet_v1,
+    temporal,
     textures,
+    unet,
     uva_cifar,
+    vgg16_c,
+    vgg_low_rank,
+    wide_bottleneck,
     wide_resnet,
+    wide_resnet_imagenet,
+    xception,
 )
 from sp_core.zoo.entry import Entry
 
-_FAMILIES = (textures, cifar_resnet, cifar_wide_stages, cifar_vgg, wide_resnet, uva_cifar, first_networks)
+_FAMILIES: tuple[Any, ...] = (
+    *(textures, cifar_resnet, cifar_wide_stages, cifar_vgg, wide_resnet, uva_cifar, first_networks, pytorch_cifar),
+    *(lenet_1998, alexnet, vgg16_c, vgg_low_rank, nin, googlenet, resnet_roots, preact_resnet, wide_resnet_imagenet),
+    *(wide_bottleneck, dirac_net, fractalnet, densenet, resnext_cifar, mobilenet_v1, shufflenet_v1, condensenet),
+    *(xception, se_resnet, hrnet, msdnet, fcn, unet, temporal, from_torchvision),
+)
 _ENTRIES: dict[str, Entry] = {name: entry for family in _FAMILIES for name, entry in family.ENTRIES.items()}
 _SOME = "such as textures-vgg, cifar-resnet18 and wrn-16-1"
 
 
 def names() -> list[str]:
-    """Every name that :func:`create` knows, in alphabetical order.
+    """Every name that is listed, in alphabetical order; of some families :func:`create` knows more.
 
     >>> "textures-alexnet" in names()
     True
@@ -49,15 +81,22 @@ def entry(name: str) -> Entry:
     >>> entry("textures-vgg").input_size
     (3, 64, 64)
     """
-    if name not in _ENTRIES:
+    if name in _ENTRIES:
+        return _ENTRIES[name]
+    found = next((e for family in _FAMILIES if hasattr(family, "by_name") and (e := family.by_name(name))), None)
+    if found is None:
         close = difflib.get_close_matches(name, _ENTRIES, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(close)}?" if close else f"sp.zoo.names() lists all {len(_ENTRIES)}, {_SOME}"
         raise SpError(f"'{name}' is not an architecture of the zoo; {hint}")
-    return _ENTRIES[name]
+    return found
 
 
 def create(name: str, **options: Any) -> nn.Module:
     """A new, untrained network in training mode; ``classes=`` is the number of outputs.
+
+    Some families have more options: ``symmetry=`` (wide residual networks), ``exits=`` (MSDNet), ``auxiliary=``
+    (GoogLeNet), ``batch_norm=`` (network in network), ``stride=`` (VGG-11), ``inputs=`` and ``hidden=`` (LSTM, GRU); a
+    wrong one is answered with the list.
 
     Weights are drawn from torch's global generator: call ``torch.manual_seed`` first for the same ones again.
 

@@ -2,11 +2,13 @@
 
 Names of the weights are those of the checkpoints most people have (``layer1.0.conv1``, ``linear``). The paper's own
 skip across a change of width is option A: every other pixel, and zeros for the new channels; it has no weights. Option
-B is a 1 × 1 convolution.
+B is a 1 × 1 convolution. ``-noshort`` has no skips at all: the networks beside which Li et al., "Visualizing the loss
+landscape of neural nets" (NeurIPS 2018), put the residual ones.
 """
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import torch.nn.functional as F
@@ -30,7 +32,7 @@ class _Pad(nn.Module):
 
 
 class CifarBlock(nn.Module):
-    """Two 3 × 3 convolutions and a skip."""
+    """Two 3 × 3 convolutions and a skip of ``option`` A or B, or ``"none"``."""
 
     def __init__(self, channels_in: int, channels: int, stride: int, option: str) -> None:
         super().__init__()
@@ -38,17 +40,18 @@ class CifarBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(channels)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(channels)
-        self.shortcut: nn.Module = nn.Sequential()
+        self.shortcut: nn.Module | None = None if option == "none" else nn.Sequential()
         if stride != 1 and option == "A":
             self.shortcut = _Pad((channels - channels_in) // 2)
-        elif stride != 1:
+        elif stride != 1 and option == "B":
             projection = nn.Conv2d(channels_in, channels, kernel_size=1, stride=stride, bias=False)
             self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[n, channels_in, h, w]`` to ``[n, channels, h / stride, w / stride]``."""
         out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+        out = self.bn2(self.conv2(out))
+        return F.relu(out if self.shortcut is None else out + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):
@@ -83,6 +86,10 @@ def _make(depth: int, option: str, classes: int = 10) -> nn.Module:
     return CifarResNet(depth, option, classes)
 
 
+_WORDS = {"A": "option A skips", "B": "option B skips", "none": "without skips"}
+_CAVEAT = "Skips of option A have no weights: the file does not show whether it has them or none."
+
+
 def _entry(depth: int, option: str) -> Entry:
     # Mean and standard deviation are ImageNet's, as in the widespread checkpoints; CIFAR's own differ by little.
     return Entry(
@@ -91,11 +98,26 @@ def _entry(depth: int, option: str) -> Entry:
         mean=(0.485, 0.456, 0.406),
         std=(0.229, 0.224, 0.225),
         classes=CIFAR10_CLASSES,
-        about=f"ResNet-{depth} for CIFAR-10, option {option} skips (He et al. 2016, section 4.2)",
+        about=f"ResNet-{depth} for CIFAR-10, {_WORDS[option]} (He et al. 2016, section 4.2)",
         marks=frozenset({f"layer3.{(depth - 2) // 6 - 1}.conv2.weight", "linear.weight"}),
+        caveat=_CAVEAT if option == "none" else "",
     )
+
+
+def by_name(name: str) -> Entry | None:
+    """The entry of any depth of 6 · n + 2 layers up to the paper's 1202, listed or not; None for another name.
+
+    >>> by_name("cifar-resnet1202").about
+    'ResNet-1202 for CIFAR-10, option A skips (He et al. 2016, section 4.2)'
+    """
+    match = re.fullmatch(r"cifar-resnet(\d{1,4})(b|-noshort|)", name)
+    depth = int(match[1]) if match else 0
+    if match is None or depth % 6 != 2 or not 8 <= depth <= 1202:
+        return None
+    return _entry(depth, {"": "A", "b": "B", "-noshort": "none"}[match[2]])
 
 
 ENTRIES: dict[str, Entry] = {f"cifar-resnet{depth}": _entry(depth, "A") for depth in (20, 32, 44, 56, 110)} | {
     f"cifar-resnet{depth}b": _entry(depth, "B") for depth in (20, 32, 44, 56, 110)
 }
+ENTRIES |= {f"cifar-resnet{depth}-noshort": _entry(depth, "none") for depth in (20, 56, 110)}

@@ -31,7 +31,9 @@ class TwoConvolutions(nn.Module):
         super().__init__()
         channels, first, second = widths
         self.conv1 = nn.Conv2d(channels, first, kernel_size=5, padding=padding)
+        self.pool1 = nn.MaxPool2d(2)
         self.conv2 = nn.Conv2d(first, second, kernel_size=5)
+        self.pool2 = nn.MaxPool2d(2)
         sizes = (*hidden, classes)
         for i in range(1, len(sizes)):
             self.add_module(f"fc{i}", nn.Linear(sizes[i - 1], sizes[i]))
@@ -39,8 +41,8 @@ class TwoConvolutions(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images of the entry's size ``[n, c, h, w]`` to logits ``[n, classes]``."""
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = torch.flatten(F.max_pool2d(F.relu(self.conv2(x)), 2), 1)
+        x = self.pool1(F.relu(self.conv1(x)))
+        x = torch.flatten(self.pool2(F.relu(self.conv2(x))), 1)
         for i in range(1, self.linear_layers):
             x = F.relu(getattr(self, f"fc{i}")(x))
         return getattr(self, f"fc{self.linear_layers}")(x)

@@ -8,11 +8,13 @@ does nothing in evaluation, so it is left out.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sp_core.parameterizations import apply
 from sp_core.zoo.cifar_resnet import CIFAR10_CLASSES
 from sp_core.zoo.entry import Entry
 
@@ -78,8 +80,12 @@ class WideResNet(nn.Module):
         return self.fc(F.relu(self.bn1(x)).mean((2, 3)))
 
 
-def _make(depth: int, width: int, classes: int = 10) -> nn.Module:
-    return WideResNet(depth, width, classes)
+def _make(depth: int, width: int, classes: int = 10, symmetry: str | None = None) -> nn.Module:
+    """``symmetry``: of each block's second convolution, the only one that is always square, as in Hu, Zagoruyko and
+    Komodakis 2018; one of ``sp_core.parameterizations.names("symmetric")``.
+    """
+    net = WideResNet(depth, width, classes)
+    return net if symmetry is None else apply(net, symmetry, layers=["block*.conv2"], fresh=True)
 
 
 def _entry(depth: int, width: int) -> Entry:
@@ -95,6 +101,17 @@ def _entry(depth: int, width: int) -> Entry:
         ),
         caveat="Mean and std are guessed: those of CIFAR-10's training pixels; the file does not say.",
     )
+
+
+def by_name(name: str) -> Entry | None:
+    """The entry of any ``wrn-d-k`` with d = 6 · n + 4, listed or not; None for another name.
+
+    >>> by_name("wrn-100-2").about
+    'WRN-100-2 for CIFAR-10 (Zagoruyko and Komodakis 2016)'
+    """
+    match = re.fullmatch(r"wrn-(\d{2,3})-(\d{1,2})", name)
+    depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
+    return _entry(depth, width) if depth % 6 == 4 and width else None
 
 
 ENTRIES: dict[str, Entry] = {f"wrn-{depth}-{width}": _entry(depth, width) for depth, width in _USUAL}
