@@ -292,7 +292,8 @@ def test_what_was_named_wrongly_in_a_link_is_said_and_mended(shared):
     app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
     app.query_params.update({"net": "path:mine.pth", "as": "torchvision:resnet18"})
     app.switch_page("pages/card.py").run()
-    assert not app.exception and any("is not torchvision:resnet18" in error.value.replace("\\", "") for error in app.error)
+    said = [error.value.replace("\\", "") for error in app.error]
+    assert not app.exception and any("is not torchvision:resnet18" in text for text in said)
     next(e for e in app.main.button if e.label == "Forget what I named").click().run()
     assert not app.exception and not app.error and "zoo:textures-vgg" in html(app)
 
