@@ -13,6 +13,7 @@ import argparse
 import importlib
 import json
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -31,6 +32,7 @@ VERBS = {
     "dream": "DeepDream on an image",
     "index": "find the maximally activating patches of every unit of a dataset",
     "top": "the patches that drive a unit most, from an index",
+    "neighbours": "the images of a dataset nearest to a picture, in pixels and in the features of layers",
     "receptive-fields": "size, stride and position of every layer's receptive field",
     "complexity": "parameters and multiply-accumulates, layer by layer",
     "singular-values": "the spectrum of every weight matrix",
@@ -66,6 +68,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def _one_line(text: str) -> str:
+    """A message on one line; lines of code in it, which are set in, are divided by semicolons."""
+    return " ".join(re.sub(r"(\n    .*)(?=\n    )", r"\1;", text).split())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit status (0 done, 2 the person's mistake, 130 stopped by Ctrl-C)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -82,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answer = module.run(args)
     except SpError as error:
-        print(" ".join(str(error).split()), file=sys.stderr)
+        print(_one_line(str(error)), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

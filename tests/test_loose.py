@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import sp_core as sp
+from sp_core import cli
 from sp_core.checkpoints.loose import image_channels, loose
 from sp_core.errors import NeedsGraph
 
@@ -97,3 +99,11 @@ def test_the_channels_of_the_images_are_those_of_the_likeliest_first_layer():
     assert image_channels({"a": conv(13), "b": conv(8)}) == 13
     assert image_channels({"a": conv(64)}) is None
     assert image_channels({}) is None
+
+
+@pytest.mark.parametrize("verb", ["predict", "backprop"])
+def test_verbs_that_need_a_graph_say_so(tmp_path, capsys, verb):
+    torch.save(Odd().state_dict(), tmp_path / "odd.pth")
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    assert cli.main([verb, str(tmp_path / "odd.pth"), "--image", str(tmp_path / "photo.png")]) == 2
+    assert "Of odd.pth only the weights are known" in capsys.readouterr().err

@@ -54,6 +54,7 @@ def target_of(net: Network, seen: Tensor, text: str | None) -> int | Unit:
     if text is not None:
         return parse_target(net, text)
     if not net.class_count:
+        _ = net.layers  # where only the weights are known, the sentence says that
         raise SpError(f"{net.name} has no class scores to choose the predicted class by; give --target layer:channel.")
     return int(predict(net, seen)[0].argmax())
 

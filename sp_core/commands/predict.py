@@ -35,6 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     if args.top < 1:
         raise SpError(f"--top must be at least 1; got {args.top}.")
     net = options.load(args)
+    _ = net.layers  # where only the weights are known, or the input does not fit, the sentence says that
     if net.class_count == 0:
         raise SpError(f"{net.name} has no class scores: its output is not a vector of logits.")
     paths = [*args.images, *args.image]
