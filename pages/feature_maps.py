@@ -4,6 +4,8 @@ from pages.ui import nav
 
 nav.ensure()
 
+from typing import Any
+
 import streamlit as st
 
 import sp_core as sp
@@ -20,19 +22,18 @@ show.title("Feature maps", "What every channel of a layer says about the chosen 
 names = [layer.name for layer in shown_layers(net)]
 if not names:
     raise sp.SpError(f"{net.name} has no layer whose output is a stack of maps or a vector; choose another network.")
-SORTS = {"index": "number", "mean": "mean activation", "maximum": "largest activation"}
 with st.container(horizontal=True, vertical_alignment="bottom"):
     layer = pick.choose("Layer", names, "layer", index=one.first(net, names), width=280)
-    sort = st.segmented_control(
+    sort: Any = st.segmented_control(
         "Sort by",
-        list(SORTS),
-        format_func=SORTS.get,
+        ["index", "mean", "maximum"],
         default="index",
         key="order",
         bind="query-params",
         required=True,
+        help="By number, or the channel with the largest mean or maximum on this picture first.",
     )
-    scaling = st.segmented_control(
+    scaling: Any = st.segmented_control(
         "Scaled by",
         ["map", "layer"],
         default="map",
@@ -62,7 +63,7 @@ if found.is_map:
         )
         one.facts(found)
     with narrow:
-        picture = one.draw(here, found, chosen, scaling)
+        one.draw(here, found, chosen, scaling)
 else:
     chosen = pick.number("Element", key="channel", top=count - 1)
     show.figure(
@@ -72,7 +73,6 @@ else:
     )
     st.markdown(f"**{say(chosen)}**")
     one.facts(found)
-    picture = None
 
 show.explain(
     "What you are looking at",
@@ -95,5 +95,3 @@ show.downloads(
     code=f'import sp_core as sp\n\nnet = {here.code}\nimage = net.view(sp.open_image("picture.png"))[None]\n'
     f'values = sp.activations(net, image, ["{layer}"])["{layer}"][0]\nprint(values.shape)',
 )
-if picture is not None:
-    show.downloads(f"feature-map-{layer}-{chosen}", picture=picture)

@@ -1,4 +1,4 @@
-"""Weight matrices: their spectra, what is left at low rank, how symmetric they are, and the normalisations between."""
+"""Weight matrices: spectra, low rank, symmetry, free numbers, filters that go together, and the normalisations."""
 
 from pages.ui import nav
 
@@ -8,9 +8,17 @@ import streamlit as st
 
 from pages.ui import epochs, show
 from pages.ui.sidebar import selection
-from pages.weight_views import low_rank, norms, spectra, symmetry
+from pages.weight_views import compress, covariance, low_rank, norms, parametrise, spectra, symmetry
 
-VIEWS = {"Spectra": spectra, "Low rank": low_rank, "Symmetry": symmetry, "Batch norm": norms}
+VIEWS = {
+    "Spectra": spectra,
+    "Low rank": low_rank,
+    "Compress": compress,
+    "Symmetry": symmetry,
+    "Parametrise": parametrise,
+    "Covariance": covariance,
+    "Batch norm": norms,
+}
 
 here = selection()
 show.title("Weight matrices", "How much of each weight matrix is low-rank, symmetric, or the identity?")

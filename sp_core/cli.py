@@ -36,6 +36,7 @@ VERBS = {
     "receptive-fields": "size, stride and position of every layer's receptive field",
     "complexity": "parameters and multiply-accumulates, layer by layer",
     "singular-values": "the spectrum of every weight matrix",
+    "compress": "layers in small layers within a budget, as a file that loads back",
     "epochs": "the checkpoints of a training run in a folder: how its weights moved",
     "train": "train one of the bundled recipes",
 }

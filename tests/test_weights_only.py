@@ -19,7 +19,7 @@ from sp_core.weights import curves, factor, matrices, norm_statistics, site_alon
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = [page for rows in nav.PAGES.values() for page, *_ in rows]
-VIEWS = ["Spectra", "Low rank", "Symmetry", "Batch norm"]
+VIEWS = ["Spectra", "Low rank", "Compress", "Symmetry", "Parametrise", "Covariance", "Batch norm"]
 
 
 def _net(module: nn.Module | dict, channels: int = 3) -> Network:

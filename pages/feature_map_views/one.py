@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import streamlit as st
-from PIL import Image
 
 from pages.ui import nav, show
 from pages.ui.sidebar import Selection
@@ -50,8 +49,8 @@ def facts(found: FeatureMaps) -> None:
         nav.page_link("patches.py", "Which channels are dead on every picture")
 
 
-def draw(here: Selection, found: FeatureMaps, channel: int, scaling: Scaling) -> Image.Image:
-    """The map enlarged over the picture, its maximum marked; returns that picture."""
+def draw(here: Selection, found: FeatureMaps, channel: int, scaling: Scaling) -> None:
+    """The map enlarged over the picture, its maximum marked."""
     limit = float(found.limits(scaling)[channel])
     field = seen_by_peak(here.net, found, channel)
     enlarge = max(1, WIDE // max(found.image))
@@ -62,7 +61,7 @@ def draw(here: Selection, found: FeatureMaps, channel: int, scaling: Scaling) ->
     box = field.clipped
     words = f"Largest, {top}, at row {y}, column {x} of the map; framed: the {box.height}×{box.width} pixels it sees."
     show.picture(picture, alt=f"Channel {channel} over the picture. {words}", width="100%")
-    st.caption(f"{words} {figures.ends(found, limit)}.")
+    st.caption(f"{words} Coloured red where the map is above zero" + (", blue below." if found.signed else "."))
     if not found.aligned:
         st.caption(
             "The units of this layer see the whole image, so that none has a place of its own: the map is spread over "
@@ -72,6 +71,6 @@ def draw(here: Selection, found: FeatureMaps, channel: int, scaling: Scaling) ->
         figures.alone(found, channel, limit),
         alt=f"Channel {channel} of {found.layer} alone",
         width=max(1, 224 // found.values.shape[2]) * found.values.shape[2],
-        caption="The map alone",
+        caption=f"The map alone: {figures.ends(found, limit)}",
     )
-    return picture
+    show.downloads(f"feature-map-{found.layer}-{channel}", picture=picture)

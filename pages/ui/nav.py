@@ -24,6 +24,7 @@ PAGES = {
         ("filters.py", "First-layer filters", ":material/grid_view:", "What the first layer looks for"),
         ("feature_maps.py", "Feature maps", ":material/layers:", "What every channel says about the picture"),
         ("patches.py", "Maximal patches", ":material/apps:", "The patches that drive a unit most"),
+        ("neighbours.py", "Neighbours", ":material/hub:", "Which images are alike, in pixels and in features"),
         ("backprop.py", "Backprop and attributions", ":material/undo:", "Which pixels a decision rests on"),
         ("synthesis.py", "Ascent and DeepDream", ":material/auto_awesome:", "Images made to drive a unit"),
     ],

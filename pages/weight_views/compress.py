@@ -16,6 +16,7 @@ from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from pages.ui.text import unmarked
 from sp_core.figures import laboratory as figures
+from sp_core.figures.weights import before_and_after
 
 ANY = "any"
 IMAGES = 256
@@ -25,14 +26,15 @@ HONEST = (
     "recover much of it, and a network that is trained with small layers from the start (Ioannou) loses less still."
 )
 ALLOTTED = """
-Each layer gets the scheme and rank that minimise `−log(1 − error²) + price · MACs`, one price for all layers, the lowest
-that keeps to the budget. The product of the kept energies `1 − error²` goes with the accuracy of the whole network; a sum
-of errors would rather destroy one layer. What is promised in multiply-accumulates is not always kept in milliseconds:
-small layers are bound by memory and by the number of calls, so both are shown.
+Each layer gets the scheme and rank that minimise `−log(1 − error²) + price · MACs`, one price for all layers, the
+lowest that keeps to the budget. The product of the kept energies `1 − error²` goes with the accuracy of the whole
+network; a sum of errors would rather destroy one layer. What is promised in multiply-accumulates is not always kept
+in milliseconds: small layers are bound by memory and by the number of calls, so both are shown.
 
-Parameters and multiply-accumulates of a layer are without its bias; the shared kernels of `basis` count once, though the
-file holds a copy for every channel. The file is a plain state dict (`conv.0.weight`, `conv.1.weight` …): `sp.load` sees
-from the shapes which layers were factored. Keep the card (`.json`) beside it: it says how the network is fed.
+Parameters and multiply-accumulates of a layer are without its bias; the shared kernels of `basis` count once,
+though the file holds a copy for every channel. The file is a plain state dict (`conv.0.weight`, `conv.1.weight` …):
+`sp.load` sees from the shapes which layers were factored. Keep the card (`.json`) beside it: it says how the
+network is fed.
 """
 SOURCES = (
     "Zhang, Zou, He and Sun 2016, arXiv:1505.06798 (rank selection); Jaderberg, Vedaldi and Zisserman 2014; "
@@ -75,6 +77,7 @@ def draw(here: Selection, _found: epochs.Followed | None) -> None:
         st.info("No layer is factored: lower the budget, or give a layer a scheme and a rank in the table.")
         return
     st.markdown(HONEST)
+    _first_layer(here, plan)
     _consequences(here, plan)
     show.explain("How ranks are allotted, and what is counted", ALLOTTED, SOURCES)
     show.provenance(here, layers_factored=len(plan))
@@ -134,7 +137,11 @@ def _plan(here: Selection, places: dict[str, Any]) -> dict[str, tuple[str, int]]
     with right:
         st.markdown("**What each layer loses and costs**")
         st.dataframe(
-            table, hide_index=True, height=360, column_config={"error": st.column_config.NumberColumn(format="%.3f")}
+            table,
+            hide_index=True,
+            height=360,
+            column_order=["layer", "error", "parameters", "of", "MACs", "of MACs"],
+            column_config={"error": st.column_config.NumberColumn(format="%.3f")},
         )
     return plan
 
@@ -159,6 +166,19 @@ def _totals(here: Selection, table: list[dict[str, Any]]) -> None:
     columns[3].metric("Largest error", f"{worst['error']:.3f}", worst["layer"], "off", delta_arrow="off")
 
 
+def _first_layer(here: Selection, plan: dict[str, tuple[str, int]]) -> None:
+    """The filters that read the image, as trained and in small layers, where they are among the factored ones."""
+    first = next((row.name for row in here.net.layers if row.leaf and row.kind == "Conv2d"), None)
+    if first not in plan:
+        return
+    place = sp.weights.site(here.net, first)
+    key = (here.net.identity, first, *plan[first])
+    row = cache.answer("factored", key, lambda: sp.weights.factor(place, *plan[first]))
+    for column, (title, sheet) in zip(st.columns(2, gap="large"), before_and_after(here.net, place, row), strict=True):
+        with column:
+            show.picture(sheet.image, f"Filters of {first}, {title}", caption=f"{first}, {title}", width="100%")
+
+
 @st.cache_resource(max_entries=2, show_spinner=False)
 def _compressed(_net: Any, identity: Any, plan: tuple[tuple[str, tuple[str, int]], ...]) -> Any:
     del identity  # in the cache's key, since Streamlit cannot hash a network
@@ -176,7 +196,8 @@ def _consequences(here: Selection, plan: dict[str, tuple[str, int]]) -> None:
     settings = (here.net.identity, tuple(plan.items()))
     left, right = st.columns(2, gap="large")
     with left:
-        source = data.choose()
+        with st.container(horizontal=True, vertical_alignment="bottom"):
+            source = data.choose()
         dataset = data.dataset(source)
         last, _ = live.run(
             lambda: sp.weights.trial_steps(here.net, _made(here, plan).network.module, dataset, IMAGES),

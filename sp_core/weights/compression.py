@@ -72,7 +72,7 @@ class Compressed:
         return {cut.layer: (cut.scheme, cut.rank) for cut in self.cuts}
 
     def file(self) -> bytes:
-        """The weights as the bytes of a ``.safetensors`` file; :func:`open_compressed` reads it."""
+        """The weights as the bytes of a ``.safetensors`` file; ``sp.load`` and :func:`open_compressed` read it."""
         state = {
             name: tensor.detach().cpu().contiguous().clone()
             for name, tensor in self.network.module.state_dict().items()
@@ -93,14 +93,23 @@ class Compressed:
 
     def code(self, source: str, file: str = "compressed.safetensors") -> str:
         """The lines of Python that make the file from ``source`` and load it again."""
-        plan = ",\n".join(f'    "{cut.layer}": ("{cut.scheme}", {cut.rank})' for cut in self.cuts)
-        return (
-            "import json\nfrom pathlib import Path\n\nimport sp_core as sp\n\n"
-            f"net = sp.load({source!r})\nplan = {{\n{plan},\n}}\nsmall = sp.weights.compress(net, plan)\n"
-            f"print(small.parameters, small.macs)\nfile = Path({file!r})\nfile.write_bytes(small.file())\n"
-            'file.with_suffix(".json").write_text(json.dumps(small.card()))\n'
-            "again = sp.weights.open_compressed(file)\n"
-        )
+        return code(self.plan, f"sp.load({source!r})", file)
+
+
+def code(plan: Plan, net: str, file: str = "compressed.safetensors") -> str:
+    """The lines of Python that compress ``net`` (an expression), write ``file`` and its card, and load it again.
+
+    >>> print(code({"conv1": ("svd", 3)}, 'sp.load("bundled:textures-vgg")').splitlines()[-1])
+    again = sp.load('compressed.safetensors')
+    """
+    layers = ",\n".join(f'    "{layer}": ("{scheme}", {rank})' for layer, (scheme, rank) in plan.items())
+    return (
+        "import json\nfrom pathlib import Path\n\nimport sp_core as sp\n\n"
+        f"net = {net}\nplan = {{\n{layers},\n}}\nsmall = sp.weights.compress(net, plan)\n"
+        f"print(small.parameters, small.macs)\nfile = Path({file!r})\nfile.write_bytes(small.file())\n"
+        'file.with_suffix(".json").write_text(json.dumps(small.card()))\n'
+        f"again = sp.load({file!r})\n"
+    )
 
 
 def compress(net: Network, plan: Plan) -> Compressed:

@@ -18,6 +18,8 @@ PAGES = {
     "": "Structural Priors",
     "card": "Identity card",
     "filters": "First-layer filters",
+    "feature_maps": "Feature maps",
+    "neighbours": "Neighbours",
     "patches": "Maximally activating patches",
     "backprop": "backprop",
     "synthesis": "Gradient ascent",
