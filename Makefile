@@ -12,7 +12,7 @@ app: $(VENV)/app.done
 
 test: $(VENV)/dev.done lint types
 	$(BIN)/python tests/browser/chromium.py
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/dev.done
 	$(BIN)/ruff check .
