@@ -113,7 +113,7 @@ def from_timm(text: str, device: torch.device) -> Network:
         raise SpError("timm is not installed; install it with: pip install timm") from error
     if wanted not in {"", "none", "pretrained"}:
         raise SpError(f"timm:{name} takes @pretrained or nothing; got '@{wanted}'.")
-    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", str(PATIENCE))
+    os.environ.setdefault("HF_HUB_DOWNLOAD_TIMEOUT", f"{PATIENCE:.0f}")  # its reader takes whole seconds only
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
