@@ -39,6 +39,7 @@ VERBS = {
     "compress": "layers in small layers within a budget, as a file that loads back",
     "epochs": "the checkpoints of a training run in a folder: how its weights moved",
     "train": "train one of the bundled recipes",
+    "train-table": "train every row of one of the lectures' comparisons on CIFAR-10",
 }
 
 

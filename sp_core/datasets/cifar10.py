@@ -115,6 +115,11 @@ class Cifar10:
             batch = torch.stack([network.view(Image.fromarray(image)) for image in pixels])
         return batch.contiguous(), torch.from_numpy(labels[start:stop].copy())
 
+    def pixels(self) -> tuple[Tensor, Tensor]:
+        """All images as they are stored, uint8 ``[n, 3, 32, 32]``, and labels int64 ``[n]``."""
+        images, labels = self._data
+        return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+
     def picture(self, index: int) -> Image.Image:
         """Image ``index``, 32 × 32 RGB."""
         if not 0 <= index < len(self):

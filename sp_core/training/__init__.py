@@ -14,7 +14,23 @@ Only torch, numpy, pillow, safetensors and the standard library are imported her
 machine.
 """
 
-from sp_core.training.loop import Progress, measure, train
+from sp_core.training.comparing import Finished, compare
+from sp_core.training.loop import Progress, train
+from sp_core.training.measuring import measure
 from sp_core.training.recipes import RECIPES, Recipe, recipe
+from sp_core.training.tables import TABLES, Row, Table, table
 
-__all__ = ["RECIPES", "Progress", "Recipe", "measure", "recipe", "train"]
+__all__ = [
+    "RECIPES",
+    "TABLES",
+    "Finished",
+    "Progress",
+    "Recipe",
+    "Row",
+    "Table",
+    "compare",
+    "measure",
+    "recipe",
+    "table",
+    "train",
+]

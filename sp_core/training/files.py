@@ -48,8 +48,12 @@ def write_weights(folder: Path, recipe: Recipe, net: nn.Module) -> str:
 
 def write_card(folder: Path, recipe: Recipe, card: dict[str, Any]) -> None:
     """Write ``NAME.json``."""
-    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
-    _replace(folder / f"{recipe.name}.json", text.encode())
+    write_json(folder / f"{recipe.name}.json", card)
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write ``content`` as readable JSON."""
+    _replace(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _state_path(folder: Path, recipe: Recipe) -> Path:

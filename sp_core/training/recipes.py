@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from sp_core.errors import SpError
 
@@ -19,7 +20,10 @@ class Recipe:
     cosine. ``weight_decay``: of weights, not of biases and batch normalisation; ``first_weight_decay``: of the first
     layer, larger because decay is what removes the initial noise from filters that are looked at. ``label_smoothing``:
     share of the target given to all classes alike. ``average``: decay of the moving average of weights that is kept.
-    ``measure_every``: steps between two measurements and saves.
+    ``measure_every``: steps between two measurements and saves. ``dataset``: "textures" or "cifar10" (then
+    ``data_seed`` decides order, crops and flips, and the test part is held out). ``options``: of ``zoo.create``.
+    ``penalty``: weight in the loss of the asymmetry of soft-L1 layers
+    (:func:`sp_core.parameterizations.asymmetry`).
     """
 
     name: str
@@ -38,6 +42,9 @@ class Recipe:
     held_out_seed: int = 0
     held_out: int = 4_104
     measure_every: int = 500
+    dataset: str = "textures"
+    options: dict[str, Any] = field(default_factory=dict)
+    penalty: float = 0.0
 
     def rate(self, step: int) -> float:
         """Learning rate of update ``step`` (0 … steps - 1): linear warm-up, then a cosine to zero.

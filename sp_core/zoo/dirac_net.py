@@ -76,7 +76,9 @@ class DiracNet(nn.Module):
         return self.fc(torch.flatten(self.features(x), 1))
 
 
-def _dirac(net: nn.Module, folded: bool) -> nn.Module:
+def _dirac(net: nn.Module, folded: bool, dirac: bool = True) -> nn.Module:
+    if not dirac:
+        return net
     apply(net, "dirac", layers=["features.group*.conv"], fresh=True)
     return fold(net) if folded else net
 
@@ -86,9 +88,10 @@ def _make_imagenet(depth: int, folded: bool, classes: int = 1000) -> nn.Module:
     return _dirac(DiracNet(layers, (64, 128, 256, 512), False, folded, classes), folded)
 
 
-def _make_cifar(depth: int, width: int, folded: bool, classes: int = 10) -> nn.Module:
+def _make_cifar(depth: int, width: int, folded: bool, classes: int = 10, dirac: bool = True) -> nn.Module:
+    """``dirac=False``: the same chain with plain weights, as in the paper's comparison."""
     layers, widths = ((depth - 4) // 3,) * 3, (16 * width, 32 * width, 64 * width)
-    return _dirac(DiracNet(layers, widths, True, folded, classes), folded)
+    return _dirac(DiracNet(layers, widths, True, folded, classes), folded, dirac)
 
 
 def _marks(group: int, block: int, folded: bool) -> set[str]:

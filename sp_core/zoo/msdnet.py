@@ -171,15 +171,20 @@ class MSDNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images to logits; every classifier runs, and is a layer.
+        """Images to logits; every classifier runs, and is a layer."""
+        return self.every_exit(x)[-1]
 
-        They run last, because they take one size of image only: on a larger one the blocks can still be looked at.
+    def every_exit(self, x: Tensor) -> list[Tensor]:
+        """Images to the logits of every exit: training sums their losses.
+
+        The classifiers run last, because they take one size of image only: on a larger one the blocks can still be
+        looked at.
         """
         maps, seen = x, []  # the first block takes the image, the others lists of maps
         for block in self.blocks:
             maps = block(maps)
             seen.append(maps)
-        return [classifier(maps) for classifier, maps in zip(self.classifier, seen, strict=True)][-1]
+        return [classifier(maps) for classifier, maps in zip(self.classifier, seen, strict=True)]
 
 
 def _make(plan: Plan, usual: int, classes: int | None = None, exits: int | None = None) -> nn.Module:
@@ -204,6 +209,7 @@ def _large(step: int) -> Plan:
 
 ENTRIES: dict[str, Entry] = {
     "msdnet-cifar10": _entry(Plan(_even(10, 4, 2)), 10, "two layers apart, for CIFAR-10"),
+    "msdnet-cifar10-small": _entry(Plan(_even(4, 2, 1), channels=8, growth=4), 10, "one layer apart, for CIFAR-10"),
     "msdnet-cifar100": _entry(Plan(_even(7, 4, 2)), 100, "two layers apart, for CIFAR-100"),
     "msdnet-cifar100-batch": _entry(Plan((1, 2, 3, 4, 5)), 100, "ever further apart, for CIFAR-100"),
     "msdnet-imagenet": _entry(_large(4), 1000, "four layers apart, for ImageNet"),
