@@ -39,9 +39,10 @@ class Feed(Protocol):
 class TextureFeed:
     """Procedural textures of the recipe's data seed, drawn ahead in blocks; another seed's are held out."""
 
-    classes = Textures.classes
+    classes: tuple[str, ...] = Textures.classes
     about = "procedural textures (sp_core.datasets.textures); held-out images come from another seed"
-    mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
 
     def __init__(self, recipe: Recipe, size: int, device: torch.device) -> None:
         self.recipe, self.size, self.device = recipe, size, device
@@ -87,13 +88,13 @@ class CifarFeed:
     """
 
     about = "CIFAR-10 (Krizhevsky 2009), random crops of 4 reflected pixels and flips; the test part is held out"
-    mean = (125.3 / 255, 123.0 / 255, 113.9 / 255)
-    std = (63.0 / 255, 62.1 / 255, 66.7 / 255)
+    classes: tuple[str, ...] = Cifar10.classes
+    mean: tuple[float, ...] = (125.3 / 255, 123.0 / 255, 113.9 / 255)
+    std: tuple[float, ...] = (63.0 / 255, 62.1 / 255, 66.7 / 255)
 
     def __init__(self, recipe: Recipe, path: str, device: torch.device) -> None:
         self.recipe, self.device = recipe, device
         self.train, self.test = Cifar10(path, "train"), Cifar10(path, "test")
-        self.classes = Cifar10.classes
         if recipe.batch > len(self.train):
             raise SpError(f"batch must be at most the {len(self.train)} training images, got {recipe.batch}")
         images, labels = self.train.pixels()
