@@ -12,6 +12,7 @@ from streamlit.testing.v1 import AppTest
 import sp_core as sp
 from pages.card_views import facts
 from pages.ui.text import unmarked
+from tests import driver
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -23,10 +24,7 @@ def shared(tmp_path, monkeypatch):
 
 
 def opened(source: str) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    app.session_state["net"] = source
-    app.run()
-    return app.switch_page("pages/card.py").run()
+    return driver.opened("card.py", net=source)
 
 
 def html(app: AppTest) -> str:

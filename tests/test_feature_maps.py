@@ -1,7 +1,5 @@
 """Feature maps: where values lie on the image, how they are scaled and ordered, and the page."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,7 @@ import sp_core as sp
 from sp_core.feature_maps import FeatureMaps, feature_maps_of, seen_by_peak, shown_layers
 from sp_core.figures import feature_maps as figures
 from sp_core.receptive_field import Box
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests import driver
 
 
 def network(*parts: nn.Module, size: int = 33) -> sp.Network:
@@ -131,11 +128,7 @@ def test_what_is_neither_maps_nor_a_vector_is_said():
 
 
 def opened(**state) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in state.items():
-        app.session_state[key] = value
-    app.run()
-    return app.switch_page("pages/feature_maps.py").run()
+    return driver.opened("feature_maps.py", **state)
 
 
 def test_the_page_shows_maps_and_vectors():

@@ -1,22 +1,15 @@
 """The backprop page, run by Streamlit's test driver."""
 
-from pathlib import Path
-
 import pytest
-from streamlit.testing.v1 import AppTest
 
 from pages.backprop_views import second_opinion
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests import driver
+from tests.driver import complaints
 
 
 def opened(**state):
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in {"net": "bundled:textures-alexnet", **state}.items():
-        app.session_state[key] = value
-    app.run()
-    app.switch_page("pages/backprop.py").run()
-    assert [element.value for element in [*app.exception, *app.error]] == []
+    app = driver.opened("backprop.py", **{"net": "bundled:textures-alexnet", **state})
+    assert complaints(app) == []
     return app
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
 import sp_core as sp
+from tests.driver import ROOT, complaints, opened, served
 
-ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.name for path in (ROOT / "pages").glob("*.py"))
 BUNDLED = ["textures-alexnet", "textures-vgg", "textures-resnet"]
 
@@ -24,28 +21,8 @@ def _folder(tmp_path_factory):
     torch.save({"state_dict": sp.zoo.create("textures-vgg", classes=7).state_dict()}, folder / "mine.pth")
     torch.save({"state_dict": torch.nn.Sequential(torch.nn.Linear(3, 2)).state_dict()}, folder / "linear.pth")
     (folder / "junk.pth").write_bytes(b"no checkpoint at all")
-    before = {name: os.environ.get(name) for name in ("SP_FOLDER", "SP_CACHE")}
-    os.environ.update(SP_FOLDER=str(folder), SP_CACHE=str(folder / "cache"))
-    yield
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def opened(page: str, **state) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in state.items():
-        app.session_state[key] = value
-    app.run()
-    if page != "home.py":
-        app.switch_page(f"pages/{page}").run()
-    return app
-
-
-def complaints(app: AppTest) -> list[str]:
-    return [element.value for element in [*app.exception, *app.error]]
+    with served(folder):
+        yield
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,8 +1,6 @@
 """The page of maximally activating patches: it builds an index while one watches, and then answers from it."""
 
-import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +9,8 @@ from streamlit.testing.v1 import AppTest
 
 import sp_core as sp
 from sp_core.patches import cache_folder
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests import driver
+from tests.driver import served
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -25,19 +23,13 @@ def _folders(tmp_path_factory):
         for i in range(40):
             Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(home / "one.png")
             archive.write(home / "one.png", f"{('left', 'right')[i % 2]}/{i:02d}.png")
-    before = {name: os.environ.get(name) for name in ("SP_FOLDER", "SP_CACHE")}
-    os.environ.update(SP_FOLDER=str(home / "shared"), SP_CACHE=str(home / "cache"))
-    yield
-    for name, value in before.items():
-        os.environ.pop(name, None) if value is None else os.environ.update({name: value})
+    with served(home / "shared", home / "cache"):
+        yield
 
 
 def opened(**state) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=240)
-    for key, value in {"net": "bundled:textures-vgg", "data": "folder:two.zip"}.items() | state.items():
-        app.session_state[key] = value
-    app.run()
-    return app.switch_page("pages/patches.py").run()
+    chosen = {"net": "bundled:textures-vgg", "data": "folder:two.zip"}
+    return driver.opened("patches.py", timeout=240, **(chosen | state))
 
 
 def test_it_builds_an_index_and_answers_from_it():

@@ -1,7 +1,6 @@
 """The sidebar's picture: the part that the network sees is framed, and what was done to the file is said."""
 
 import os
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +8,7 @@ from PIL import Image
 from streamlit.testing.v1 import AppTest
 
 import sp_core as sp
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.driver import opened
 
 
 @pytest.fixture(autouse=True)
@@ -19,13 +17,6 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SP_FOLDER", str(tmp_path))
     monkeypatch.setenv("SP_CACHE", str(tmp_path / "cache"))
     assert os.environ["SP_FOLDER"] == str(tmp_path)
-
-
-def opened(**state) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in state.items():
-        app.session_state[key] = value
-    return app.run()
 
 
 def captions(part) -> str:

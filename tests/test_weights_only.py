@@ -1,11 +1,7 @@
 """Files of which only the weights are known: what is guessed, what still works, and that every page says so."""
 
-import os
-from pathlib import Path
-
 import pytest
 import torch
-from streamlit.testing.v1 import AppTest
 from torch import nn
 
 import sp_core as sp
@@ -16,8 +12,8 @@ from sp_core.errors import NeedsGraph, SpError
 from sp_core.network import Network
 from sp_core.stem import Stem
 from sp_core.weights import curves, factor, matrices, norm_statistics, site_alone, symmetries
+from tests.driver import complaints, opened, served
 
-ROOT = Path(__file__).resolve().parents[1]
 FILES = [page for rows in nav.PAGES.values() for page, *_ in rows]
 VIEWS = ["Spectra", "Low rank", "Compress", "Symmetry", "Parametrise", "Covariance", "Batch norm"]
 
@@ -188,28 +184,8 @@ def _folder(tmp_path_factory):
     for epoch in (1, 2, 10):
         state = {f"module.{name}": tensor * epoch for name, tensor in odd.state_dict().items()}
         torch.save({"state_dict": state, "epoch": epoch}, folder / "run" / f"odd_epoch{epoch}.pth")
-    before = {name: os.environ.get(name) for name in ("SP_FOLDER", "SP_CACHE")}
-    os.environ.update(SP_FOLDER=str(folder), SP_CACHE=str(folder / "cache"))
-    yield
-    for name, value in before.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-def opened(page: str, **state) -> AppTest:
-    app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=120)
-    for key, value in state.items():
-        app.session_state[key] = value
-    app.run()
-    if page != "home.py":
-        app.switch_page(f"pages/{page}").run()
-    return app
-
-
-def complaints(app: AppTest) -> list[str]:
-    return [element.value for element in [*app.exception, *app.error]]
+    with served(folder):
+        yield
 
 
 @pytest.mark.usefixtures("_folder")
