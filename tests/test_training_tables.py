@@ -1,5 +1,6 @@
 """The lectures' comparisons on CIFAR-10: what training is fed, what is measured, what is kept."""
 
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -160,9 +161,33 @@ def test_a_table_is_trained_kept_and_gone_on_with(cifar, tmp_path):
     with pytest.raises(SpError, match=r"was trained with 20 images in batches of 10, not 40 in 10; give --images 20"):
         next(compare(replace(SMALL, images=40), tmp_path, data=cifar))
     assert kept(SMALL, tmp_path / "runs", tmp_path) == ["bundled-exits"]
-    assert json.loads((tmp_path / "bundled-exits.json").read_text())["name"] == "bundled-exits"
+    bundled = json.loads((tmp_path / "bundled-exits.json").read_text())
+    assert bundled["name"] == "bundled-exits" and bundled["exits"] == card["exits"]
+    assert bundled["sha256"] == hashlib.sha256((tmp_path / "bundled-exits.safetensors").read_bytes()).hexdigest()
+    trained = load_file(tmp_path / "runs" / f"{SMALL.recipe(SMALL.rows[0], 0).name}.safetensors")
+    copied = load_file(tmp_path / "bundled-exits.safetensors")
+    assert all(torch.equal(trained[name], copied[name]) for name in trained | copied)
     with pytest.raises(SpError, match=r"is not there; train the table 'small' first"):
         kept(SMALL, tmp_path / "elsewhere", tmp_path)
+
+
+def test_symmetric_weights_are_bundled_as_plain_ones(cifar, tmp_path):
+    made = Table(
+        "s", "S", "nowhere", (Row("a", "wrn-10-1-bottleneck", {"symmetry": "average"}, keep="a"),), 10, batch=10
+    )
+    list(compare(made, tmp_path, data=cifar, weights=tmp_path))
+    assert kept(made, tmp_path, tmp_path) == ["a"]
+    plain = zoo.create("wrn-10-1-bottleneck")
+    plain.load_state_dict(load_file(tmp_path / "a.safetensors"))
+    weight = plain.group1[0].conv2.weight
+    assert torch.equal(weight, weight.transpose(0, 1)) and not torch.equal(
+        plain.fc.weight, torch.zeros_like(plain.fc.weight)
+    )
+    free = zoo.create("wrn-10-1-bottleneck", symmetry="average")
+    free.load_state_dict(load_file(tmp_path / f"{made.recipe(made.rows[0], 0).name}.safetensors"))
+    x = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(plain.eval()(x), free.eval()(x))
 
 
 def test_the_command_trains_a_table(cifar, tmp_path, capsys, monkeypatch):

@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from sp_core import zoo
 from sp_core.counts import complexity
 from sp_core.errors import SpError
 from sp_core.network import Network
-from sp_core.parameterizations import free_parameters
-from sp_core.training.files import write_json
+from sp_core.parameterizations import fold, free_parameters
+from sp_core.training.files import write_card, write_json, write_weights
 from sp_core.training.loop import train
 from sp_core.training.recipes import Recipe
 from sp_core.training.tables import Row, Table
@@ -195,19 +195,26 @@ def _record(table: Table, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def kept(table: Table, weights: str | Path, folder: str | Path) -> list[str]:
-    """Copy the first seed's weights and card of the rows that are bundled to ``folder``; their names.
+    """Write the first seed's weights and card of the rows that are bundled to ``folder``; their names.
 
-    The card gets the bundled name, and the name of the recipe stays in it.
+    Symmetric weights are folded into plain ones: a free W does not show what is made of it. The card's ``recipe`` is
+    the row's own.
     """
-    names = []
+    names: list[str] = []
     for row in table.rows:
         if not row.keep or row.keep in names:
             continue
-        source = Path(weights) / f"{table.recipe(row, 0).name}.safetensors"
+        recipe = table.recipe(row, 0)
+        source = Path(weights) / f"{recipe.name}.safetensors"
         if not source.exists():
             raise SpError(f"'{source}' is not there; train the table '{table.name}' first, with --weights {weights}")
         card = json.loads(source.with_suffix(".json").read_text())
-        shutil.copyfile(source, Path(folder) / f"{row.keep}.safetensors")
-        write_json(Path(folder) / f"{row.keep}.json", {**card, "name": row.keep})
+        net = zoo.create(row.architecture, **row.options)
+        net.load_state_dict(load_file(source))
+        if "symmetry" in row.options:
+            net = fold(net)
+        bundled = replace(recipe, name=row.keep)
+        card |= {"name": row.keep, "sha256": write_weights(Path(folder), bundled, net)}
+        write_card(Path(folder), bundled, card)
         names.append(row.keep)
     return names
