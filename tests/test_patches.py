@@ -387,6 +387,29 @@ def test_histogram_counts_every_value_in_its_cell_in_any_order(scale, offset):
     assert SAMPLES <= 64
 
 
+@pytest.mark.parametrize("trend", [0.0, 1.0, -1.0])
+def test_tally_keeps_what_sorting_everything_keeps(trend):
+    """Few values, so that many are equal; zeros of both signs; with a trend each block replaces all that was kept."""
+    values = (torch.randn(300, 40) * 2 + trend * torch.arange(300)[:, None] / 20).round() / 2
+    values[::3] *= -1.0 if trend == 0 else 1.0
+    places, tally = torch.randint(0, 999, values.shape), Tally(40, 5, 0)
+    for part in torch.arange(300).split(64):
+        tally.add(values[part], places[part], part, torch.full_like(part, -1), None)
+    for side, sign in (("top", -1), ("bottom", 1)):
+        order = np.argsort(sign * values.numpy(), axis=0, kind="stable")[:5]
+        assert np.array_equal(tally.arrays[f"{side}_image"].T, order)
+        for what, of in (("value", values), ("position", places)):
+            assert np.array_equal(tally.arrays[f"{side}_{what}"].T, np.take_along_axis(of.numpy(), order, 0))
+
+
+def test_maps_between_16_and_64_cells_are_searched_like_others():
+    for cells in (1, 4, 16, 17, 49, 63, 64, 65):
+        maps = torch.randint(-3, 3, (50, cells)).float()
+        maps[0] = -torch.inf
+        maps[1, cells // 2] = torch.nan
+        assert torch.equal(build._first_maxima(maps), torch.from_numpy(np.argmax(maps.numpy(), 1)))
+
+
 def test_sample_is_uniform_and_the_same_for_all_units(net, tmp_path):
     index, _ = _build(net, Noise(400), tmp_path, batch=64)
     a, b = ({p.image for p in index.samples(unit, SAMPLES)} for unit in ("stem:0", "head:1"))

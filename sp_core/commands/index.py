@@ -15,7 +15,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--dataset",
         default="textures",
         metavar="DATA",
-        help="textures, textures:SEED, cifar10:PATH, or a folder or .zip of images (default textures)",
+        help="textures, textures:SEED, cifar10:PATH, a folder or .zip of images, an address of one (s3://…, gs://…), "
+        "or Parquet with a column of encoded images (default textures)",
     )
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where the index goes, or is gone on with")
     parser.add_argument("--count", type=int, default=None, metavar="N", help="only the first N images")
@@ -25,21 +26,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--batch", type=int, default=None, metavar="N", help="images a forward pass")
     parser.add_argument("--parquet", default=None, metavar="FILE", help="also write the patches as a Parquet table")
+    parser.add_argument(
+        "--engine",
+        default="local",
+        choices=("local", "ray"),
+        help="local: this process; ray: every core and GPU of a Ray cluster, or of this machine (default local)",
+    )
     parser.add_argument("--fresh", action="store_true", help="start over, whatever the folder holds")
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Build the index; say what it holds."""
     from sp_core import datasets
+    from sp_core.errors import SpError
     from sp_core.patches import PatchIndex, build_patch_index, write_parquet
 
     net = load(args)
     dataset = datasets.open(args.dataset, count=args.count)
     layers = args.layers if args.layers in {None, "compact"} else [name.strip() for name in args.layers.split(",")]
     records = build_patch_index(
-        net, dataset, args.out, args.top, layers=layers, batch=args.batch, resume=not args.fresh
+        net, dataset, args.out, args.top, layers=layers, batch=args.batch, resume=not args.fresh, engine=args.engine
     )
-    last = progress(records, len(dataset), "images", done=lambda record: record.done)
+    try:
+        last = progress(records, len(dataset), "images", done=lambda record: record.done)
+    except OSError as error:  # a lost connection: a damaged picture would only be passed over
+        raise SpError(f"{dataset.name} cannot be read ({error}); the same command goes on from there.") from error
     index = PatchIndex(args.out)
     speed = last.fresh / last.seconds if last.seconds > 0 else 0.0
     text = f"{index.images} images of {dataset.name} → {len(index.layers)} layers of {net.name} in {args.out}"

@@ -136,7 +136,9 @@ def open(source: Any, count: int | None = None) -> Any:
     """The data set that ``source`` names, or ``source`` itself when it is one; at most its first ``count`` images.
 
     Names: ``"textures"`` and ``"textures:SEED"`` (endless; 10,000 unless told), a folder or a ``.zip`` of images (a
-    folder in it is a class), ``"cifar10:PATH"`` (the test part, or that which ``PATH/train`` or ``PATH/test`` names).
+    folder in it is a class), ``"cifar10:PATH"`` (the test part, or that which ``PATH/train`` or ``PATH/test`` names),
+    an address of pictures (``s3://…``, ``gs://…``, ``file://…``), and Parquet of encoded images, as a file, a folder or
+    an address.
 
     Raises:
         SpError: there is no such thing.
@@ -146,6 +148,9 @@ def open(source: Any, count: int | None = None) -> Any:
     """
     if not isinstance(source, (str, Path)):
         return take(source, count) if count is not None else source
+    from sp_core.datasets.bucket import Bucket, is_address
+    from sp_core.datasets.image_table import ImageTable, is_table
+
     text = str(source)
     kind, _, rest = text.partition(":")
     if kind == "textures":
@@ -154,10 +159,15 @@ def open(source: Any, count: int | None = None) -> Any:
         if count is not None and count < 1:
             raise SpError(f"At least 1 image is needed; got {count}.")
         return Textures(count or 10_000, seed=int(rest or 0))
-    if kind == "cifar10":
+    dataset: Any
+    if is_table(source):
+        dataset = ImageTable(source)
+    elif is_address(source):
+        dataset = Bucket(text)
+    elif kind == "cifar10":
         from sp_core.datasets.cifar10 import Cifar10
 
-        dataset: Any = Cifar10(rest)
+        dataset = Cifar10(rest)
     else:
         from sp_core.datasets.folder import Folder
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,14 +25,13 @@ from sp_core.datasets.source import fit
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.patches import store
-from sp_core.patches.plan import check_same, identify, relations, rises
-from sp_core.patches.tally import Sample, Tally
+from sp_core.patches.plan import check_same, clips, identify, risen_from
 from sp_core.trace import LayerNames, layer_name, single
 
 BLOCK = 64  # images that are made, and counted, at once
 MOST_TOP = 100
 SAVE_SECONDS = 2.0  # between two savings, at least
-SAVE_SHARE = 20  # and as many times what a saving takes
+SAVE_SHARE = 50  # and as many times what a saving takes
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def build_patch_index(
     resume: bool = True,
     start: int = 0,
     stop: int | None = None,
+    engine: str = "local",
 ) -> Iterator[Progress]:
     """Look at every image of ``dataset`` once and keep, for each channel of each layer, what drives it.
 
@@ -89,6 +91,7 @@ def build_patch_index(
         resume: False throws away what ``folder`` holds of an earlier index.
         start: the first image of a part of the data set, to be put together with others by :func:`merge`.
         stop: one past its last.
+        engine: ``"local"``, or ``"ray"``: the same on the machines of a Ray cluster (:mod:`sp_core.patches.on_ray`).
 
     Raises:
         SpError: the folder holds an index of something else, a layer does not exist, or a layer gives NaN.
@@ -107,8 +110,27 @@ def build_patch_index(
     stop = len(dataset) if stop is None else stop
     if not 0 <= start < stop <= len(dataset):
         raise SpError(f"{dataset.name} has images 0 to {len(dataset) - 1}; got start {start} and stop {stop}.")
+    run = _engine(engine, batch)  # before a folder is emptied
     state = _begin(net, dataset, Path(folder), identify(net, dataset, top, layers, batch), start, resume)
-    return _run(net, dataset, Path(folder), state, stop)
+    return run(net, dataset, Path(folder), state, stop)
+
+
+def _engine(name: str, batch: int | None) -> Callable[..., Iterator[Progress]]:
+    if name == "ray":
+        from sp_core.patches import on_ray
+
+        return partial(on_ray.run, on_ray.load(), batch)
+    if name != "local":
+        raise SpError(f"`engine` must be local or ray; got '{name}'.")
+    return _run
+
+
+def build_part(net: Network, dataset: Any, header: dict[str, Any], start: int, stop: int) -> store.State:
+    """What is known of images ``start … stop - 1`` alone, of the index that ``header`` describes; writes nothing."""
+    state = store.State.empty(header, start)
+    for _ in _run(net, dataset, None, state, stop):
+        pass
+    return state
 
 
 # --- going on from what is there ------------------------------------------------------------------------------------
@@ -123,16 +145,7 @@ def _begin(net: Network, dataset: Any, folder: Path, header: dict[str, Any], sta
         state = store.load(folder)
         state.header = header | {"settings": old["settings"], "dataset": header["dataset"]}
         return state
-    classes = len(header["dataset"]["classes"]) if header["dataset"]["profile"] else 0
-    top = header["settings"]["top"]
-    return store.State(
-        header=header,
-        start=start,
-        done=start,
-        tally=Tally(sum(r["shape"][0] for r in header["layers"] if "same_as" not in r), top, classes),
-        sample=Sample(torch.zeros(0, dtype=torch.int64)),
-        class_counts=torch.zeros(len(header["dataset"]["classes"]), dtype=torch.int64),
-    )
+    return store.State.empty(header, start)
 
 
 # --- the pass -------------------------------------------------------------------------------------------------------
@@ -146,9 +159,11 @@ class _Pass:
         self.clone = net.clone()
         self.names = LayerNames(self.clone)
         self.columns = state.columns
-        self.before = _risen_from(net, self.columns)
+        self.risen = risen_from(net, self.columns)
+        self.noted: dict[str, tuple[Tensor, Tensor]] = {}  # of the forward pass at work: [b, c] maxima and places
         self.maxima = self.places = torch.zeros(0)  # [b, channels of all layers], of the block at work
         self.rows = slice(0)  # of the batch at work
+        self.offsets: dict[torch.Size, Tensor] = {}  # where the maps of a layer begin
         paths = {name.split("#")[0] for name in self.columns}
         for name, part in self.clone.named_modules():
             if name in paths:
@@ -156,19 +171,29 @@ class _Pass:
 
     def begin(self, count: int) -> None:
         """Make room for ``count`` images."""
-        shape, device = (len(self.state.tally.arrays["active"]), count), self.net.device
-        # One channel's values lie together: that is how they are counted.
-        self.maxima = torch.full(shape, torch.nan, device=device).T  # NaN: what is not noted is found out
-        self.places = torch.zeros(shape, dtype=torch.int64, device=device).T
+        shape, device = (count, len(self.state.tally.arrays["active"])), self.net.device
+        self.maxima = torch.full(shape, torch.nan, device=device)  # NaN: what is not noted is found out
+        self.places = torch.zeros(shape, dtype=torch.int32, device=device)
         self.rows = slice(0)
 
     def note(self, pixels: Tensor) -> None:
         """Note the maxima of the next images ``[b, c, h, w]``."""
-        if len(pixels):
-            self.names.calls.clear()
-            self.rows = slice(self.rows.stop, self.rows.stop + len(pixels))
-            with torch.no_grad():
-                self.clone(self.net.normalise(self.net.check_images(pixels)))
+        if not len(pixels):
+            return
+        self.names.calls.clear()
+        self.noted.clear()
+        self.rows = slice(self.rows.stop, self.rows.stop + len(pixels))
+        with torch.no_grad():
+            self.clone(self.net.normalise(self.net.check_images(pixels)))
+            if self.noted.keys() == self.columns.keys():
+                found = [self.noted[name] for name in self.columns]
+                torch.cat([maxima for maxima, _ in found], 1, out=self.maxima[self.rows])
+                torch.cat([places for _, places in found], 1, out=self.places[self.rows])
+            else:  # a network that runs other layers on some images
+                for name, (maxima, places) in self.noted.items():
+                    self.maxima[self.rows, self.columns[name]] = maxima
+                    self.places[self.rows, self.columns[name]] = places
+        self.noted.clear()
 
     def count(self, images: Tensor, labels: Tensor) -> None:
         """Take what was noted of ``images`` into the tallies."""
@@ -184,7 +209,7 @@ class _Pass:
         state.labels = torch.cat([state.labels, labels.int()])
 
     def _check(self, maxima: Tensor, images: Tensor) -> None:
-        if bool(maxima.isfinite().all()):
+        if bool(maxima.sum().isfinite()) or bool(maxima.isfinite().all()):  # a finite sum has finite terms
             return
         wrong = ~maxima.isfinite()
         column = int(wrong.any(0).nonzero()[0])  # the first layer in which it shows
@@ -200,40 +225,44 @@ class _Pass:
         where, tensor = self.columns.get(name), single(output)
         if where is None or tensor is None:
             return
-        maps = tensor.flatten(2) if tensor.ndim == 4 else tensor[:, :, None]
-        places = self.places[self.rows, self.before[name]] if name in self.before else _first_maxima(maps)
-        self.maxima[self.rows, where] = maps.gather(2, places[:, :, None])[:, :, 0]
-        self.places[self.rows, where] = places
+        before, turned = self.risen.get(name, ("", None))
+        given = self.noted.get(before)
+        if given is not None and clips(part) and tensor.dtype == torch.float32:
+            self.noted[name] = part.forward(given[0]), given[1]  # of the largest value alone: the same to the bit
+            return
+        if tensor.ndim == 2:
+            self.noted[name] = tensor.float(), torch.zeros(tensor.shape, dtype=torch.int64, device=tensor.device)
+            return
+        maps = tensor.reshape(-1, tensor.shape[2] * tensor.shape[3])
+        if given is None:
+            places = _first_maxima(maps).view(tensor.shape[:2])
+        elif turned is None:
+            places = given[1]
+        else:
+            places = given[1].clone()
+            places[:, turned] = _first_maxima(tensor[:, turned].flatten(0, 1).flatten(1)).view(len(tensor), -1)
+        if maps.shape not in self.offsets:
+            self.offsets[maps.shape] = torch.arange(len(maps), device=maps.device)[:, None] * maps.shape[1]
+        at = places.view(-1, 1) + self.offsets[maps.shape]
+        self.noted[name] = maps.take(at).view(places.shape).float(), places
 
 
 def _first_maxima(maps: Tensor) -> Tensor:
-    """Where the largest value of maps ``[b, c, cells]`` comes first: int64 ``[b, c]``.
+    """Where the largest value of each row of ``[n, cells]`` comes first: int64 ``[n]``.
 
-    On the CPU by numpy, whose search is several times as fast as torch's.
+    On the CPU by numpy, whose search is several times as fast as torch's: it takes 64 values at a time.
     """
-    if maps.shape[2] == 1:
-        return torch.zeros(maps.shape[:2], dtype=torch.int64, device=maps.device)
     if maps.device.type != "cpu":
-        return maps.argmax(2)
-    return torch.from_numpy(maps.float().numpy().argmax(2))
+        return maps.argmax(1)
+    rows = maps.float().numpy()
+    if 16 < rows.shape[1] < 64:  # and one at a time what is left over: twice as slow, for maps of 7 × 7
+        wide = np.full((len(rows), 64), -np.inf, np.float32)
+        wide[:, : rows.shape[1]] = rows
+        rows = wide
+    return torch.from_numpy(rows.argmax(1))
 
 
-def _risen_from(net: Network, columns: dict[str, slice]) -> dict[str, slice]:
-    """Layers that never turn two values of a channel around, to the columns of the layer whose output they are given.
-
-    Their largest value is where their input's is, which saves the search: two of three maps, as a rule. Where a
-    rectifier makes many values equal, the place is the one where its input is largest.
-    """
-    _, follows = relations(net)
-    found = {}
-    for name, before in follows.items():
-        part = net.module.get_submodule(name.split("#")[0])
-        if name in columns and before in columns and rises(part):
-            found[name] = columns[before]
-    return found
-
-
-def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int) -> Iterator[Progress]:
+def _run(net: Network, dataset: Any, folder: Path | None, state: store.State, stop: int) -> Iterator[Progress]:
     began = time.monotonic()
     fresh, saved_at, cost = 0, -math.inf, 0.0  # the first batch is saved at once, so that there is something to see
     grid = state.header["settings"]["batch"]
@@ -266,7 +295,7 @@ def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int
             now = time.monotonic()
             saved = state.done >= stop or now - saved_at > max(SAVE_SECONDS, SAVE_SHARE * cost)
             if saved:
-                _save(folder, state)
+                save(folder, state)
                 saved_at = time.monotonic()
                 cost = saved_at - now
             yield Progress(state.done, stop, time.monotonic() - began, fresh, saved, state.skipped_count)
@@ -275,11 +304,14 @@ def _run(net: Network, dataset: Any, folder: Path, state: store.State, stop: int
             take(block, edge)
             saved = False
         if not saved:
-            _save(folder, state)
+            save(folder, state)
         raise
 
 
-def _save(folder: Path, state: store.State) -> None:
+def save(folder: Path | None, state: store.State) -> None:
+    """Write ``state`` unless ``folder`` holds the same index farther on; without a folder, do nothing."""
+    if folder is None:
+        return
     with store.locked(folder):
         there = store.read_header(folder)
         # Another session may build the same index: the one that is ahead is kept.
@@ -345,14 +377,6 @@ def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
         raise SpError(
             f"{first} ends before image {a.done} and {second} begins with {b.start}; they must follow one another."
         )
-    held = len(a.sample.images)
-    order = a.sample.add(b.sample.images)
-    order = torch.arange(held) if order is None else order
-    a.tally.merge(b.tally, order)
-    a.done, a.images = b.done, a.images + b.images
-    a.skipped = (a.skipped + b.skipped)[: store.NAMED_SKIPS]
-    a.skipped_count += b.skipped_count
-    a.class_counts += b.class_counts
-    a.kept, a.labels = torch.cat([a.kept, b.kept]), torch.cat([a.labels, b.labels])
+    a.merge(b)
     with store.locked(folder):
         store.write(folder, a)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from sp_core.patches.fields import fields
 from sp_core.patches.tally import BINS, SAMPLES
 from sp_core.trace import Layer, LayerNames, layer_name, private_copy, single
 
+GPU_BATCH = 128  # images a forward pass on a GPU
 MOST_CLASS_BYTES = 256 * 2**20  # class profiles that would need more are left out, and the index says so
 # Layers that only move values or drop some of them; they can be asked for by name.
 PASSING = (
@@ -70,7 +72,7 @@ def identify(net: Network, dataset: Any, top: int, layers: Iterable[str] | None,
 def _batch(net: Network) -> int:
     """Few large images, because maps that fit the processor's cache are reduced, and convolved, faster."""
     if net.device.type != "cpu":
-        return 128
+        return GPU_BATCH
     return 4 if max(net.input_size[1:]) > 96 else 32
 
 
@@ -116,6 +118,15 @@ def _is_default(layer: Layer, wanted: Any, follows: dict[str, str], table: dict[
 
 def relations(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     """Layers whose output is an earlier layer's very output, and leaves whose input is; layer name to layer name."""
+    if net not in _relations:
+        _relations[net] = _traced(net)
+    return _relations[net]
+
+
+_relations: WeakKeyDictionary[Network, tuple[dict[str, str], dict[str, str]]] = WeakKeyDictionary()
+
+
+def _traced(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     clone = private_copy(net.module, to="meta")
     names = LayerNames(clone)
     owner: dict[tuple[int, int, int, tuple[int, ...]], str] = {}
@@ -151,6 +162,25 @@ def relations(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     return same, follows
 
 
+def risen_from(net: Network, layers: Container[str]) -> dict[str, tuple[str, Tensor | None]]:
+    """Layers that keep the order of a channel's values, to the layer whose very output they are given.
+
+    Their largest value is where their input's is, which saves the search: two of three maps, as a rule. Where a
+    rectifier makes many values equal, the place is the one where its input is largest. Beside the name stand the
+    channels in which the order is turned round, or lost: a normalisation with a negative scale.
+    """
+    _, follows = relations(net)
+    found: dict[str, tuple[str, Tensor | None]] = {}
+    for name, before in follows.items():
+        if name in layers and before in layers:
+            part = net.module.get_submodule(name.split("#")[0])
+            if rises(part):
+                found[name] = before, None
+            elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
+                found[name] = before, (part.weight.detach() <= 0).nonzero()[:, 0]
+    return found
+
+
 def rises(part: nn.Module) -> bool:
     """Whether ``part`` keeps the order of the values of each channel, or makes some of them equal."""
     if isinstance(part, nn.BatchNorm2d):
@@ -158,6 +188,11 @@ def rises(part: nn.Module) -> bool:
     if isinstance(part, nn.LeakyReLU):
         return part.negative_slope >= 0
     return isinstance(part, (nn.ReLU, nn.Hardtanh, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardsigmoid))
+
+
+def clips(part: nn.Module) -> bool:
+    """Whether ``part``, which rises, also gives the same bits however many values it is given: no approximation."""
+    return type(part) in {nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU}
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], dataset: Any, folder: Path, start: int) -> None:

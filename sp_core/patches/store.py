@@ -56,6 +56,20 @@ class State:
     kept: Tensor = field(default_factory=_empty)
     labels: Tensor = field(default_factory=_empty)
 
+    @classmethod
+    def empty(cls, header: dict[str, Any], start: int) -> State:
+        """What is known before the first image."""
+        classes = len(header["dataset"]["classes"])
+        channels = sum(row["shape"][0] for row in header["layers"] if "same_as" not in row)
+        return cls(
+            header=header,
+            start=start,
+            done=start,
+            tally=Tally(channels, header["settings"]["top"], classes if header["dataset"]["profile"] else 0),
+            sample=Sample(torch.zeros(0, dtype=torch.int64)),
+            class_counts=torch.zeros(classes, dtype=torch.int64),
+        )
+
     @property
     def columns(self) -> dict[str, slice]:
         """Layer name to its channels in ``tally``, without layers that are the same as an earlier one."""
@@ -65,6 +79,20 @@ class State:
     def tallies(self) -> dict[str, Tally]:
         """Layer name to the tally of its channels, which shares the memory of ``tally``."""
         return {name: self.tally.part(where) for name, where in self.columns.items()}
+
+    def merge(self, later: State) -> None:
+        """Take in the state of the images ``later.start … later.done - 1`` that follow; ``later.start == self.done``.
+
+        Associative: any way to put parts together in their order gives the state of one pass over all of them.
+        """
+        held = len(self.sample.images)
+        order = self.sample.add(later.sample.images)
+        self.tally.merge(later.tally, torch.arange(held) if order is None else order)
+        self.done, self.images = later.done, self.images + later.images
+        self.skipped = (self.skipped + later.skipped)[:NAMED_SKIPS]
+        self.skipped_count += later.skipped_count
+        self.class_counts += later.class_counts
+        self.kept, self.labels = torch.cat([self.kept, later.kept]), torch.cat([self.labels, later.labels])
 
     def prune(self) -> None:
         """Forget the labels of images that no channel keeps."""
@@ -104,13 +132,12 @@ def read_header(folder: str | Path) -> dict[str, Any] | None:
 
 def write(folder: str | Path, state: State) -> None:
     """Put ``state`` in the place of what the folder holds, in one step."""
-    state.prune()
     home = Path(folder)
+    text, arrays = pack(state)
     try:
         home.mkdir(parents=True, exist_ok=True)
-        name = f"arrays-{state.start:08d}-{state.done:08d}.safetensors"
-        _replace(home / name, safetensors.torch.save(_pack(state)))
-        text = json.dumps(_describe(state, name), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+        name = _file(state)
+        _replace(home / name, arrays)
         _replace(home / "index.json", text.encode())
         for old in [*home.glob("arrays-*.safetensors"), *home.glob(".*.part")]:  # also what a killed builder left
             if old.name != name:
@@ -121,6 +148,18 @@ def write(folder: str | Path, state: State) -> None:
         ) from error
 
 
+def pack(state: State) -> tuple[str, bytes]:
+    """What the two files of an index hold: ``index.json`` and the arrays. :func:`unpack` makes a state of it again."""
+    state.prune()
+    text = json.dumps(_describe(state), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+    return text, safetensors.torch.save(_arrays(state))
+
+
+def unpack(text: str, arrays: bytes) -> State:
+    """The state that :func:`pack` was given."""
+    return _state(json.loads(text), safetensors.torch.load(arrays))
+
+
 def _replace(path: Path, data: bytes) -> None:
     # The process number keeps two builders from writing into one another's unfinished file.
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -128,7 +167,11 @@ def _replace(path: Path, data: bytes) -> None:
     part.replace(path)
 
 
-def _describe(state: State, arrays: str) -> dict[str, Any]:
+def _file(state: State) -> str:
+    return f"arrays-{state.start:08d}-{state.done:08d}.safetensors"
+
+
+def _describe(state: State) -> dict[str, Any]:
     return state.header | {
         "start": state.start,
         "done": state.done,
@@ -136,11 +179,11 @@ def _describe(state: State, arrays: str) -> dict[str, Any]:
         "skipped": state.skipped[:NAMED_SKIPS],
         "skipped_count": state.skipped_count,
         "class_counts": state.class_counts.tolist(),
-        "arrays": arrays,
+        "arrays": _file(state),
     }
 
 
-def _pack(state: State) -> dict[str, Tensor]:
+def _arrays(state: State) -> dict[str, Tensor]:
     """Arrays by the name they have in the file; whole numbers in 16 bits where all of them fit."""
     packed = {"sample_image": state.sample.images.int(), "kept_image": state.kept, "kept_label": state.labels}
     shapes = {layer["name"]: layer["shape"] for layer in state.header["layers"]}
@@ -163,7 +206,7 @@ def load(folder: str | Path) -> State:
             raise SpError(f"{folder} holds no patch index (no index.json); build one with the verb 'index'.")
         try:
             arrays = safetensors.torch.load((Path(folder) / header["arrays"]).read_bytes())
-            return _unpack(header, arrays)
+            return _state(header, arrays)
         except FileNotFoundError:
             continue
         except (SafetensorError, KeyError, OSError) as error:
@@ -171,7 +214,7 @@ def load(folder: str | Path) -> State:
     raise SpError(f"The arrays of the index in {folder} are missing; build it again.")
 
 
-def _unpack(full: dict[str, Any], arrays: dict[str, Tensor]) -> State:
+def _state(full: dict[str, Any], arrays: dict[str, Tensor]) -> State:
     header = {key: full[key] for key in ("schema", "network", "dataset", "settings", "layers")}
     top = header["settings"]["top"]
     tally = Tally(0, top, 0)
