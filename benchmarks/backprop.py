@@ -120,7 +120,10 @@ def main():
 def _line(rule, found):
     least, middle = ([one[key] for one in found] for key in ("least", "median"))
     aim = "" if "captum" in rule else "1.05"
-    spread = f"least of a network's rounds {min(least):.2f}–{max(least):.2f}"
+    spread = (
+        f"medians of the networks {min(middle):.2f} to {max(middle):.2f}, of their least times {min(least):.2f} to "
+        f"{max(least):.2f}"
+    )
     ratio = round(statistics.median(middle), 3)
     return record.line(f"backprop, {rule}", "bare forward + backward", ratio, spread, aim)
 

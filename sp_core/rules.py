@@ -221,12 +221,18 @@ def _walk(numbers: Tensor) -> list[Any]:
 
 
 def _names(nodes: list[Any]) -> set[str]:
-    return {node.name() for node in nodes}
+    return {_name(node) for node in nodes}
+
+
+def _name(node: Any) -> str:
+    """What autograd calls the operation. Its type is called the same, and says so in a tenth of the time."""
+    name = type(node).__name__
+    return str(node.name()) if name == "CppFunction" else name  # the type of those that have none of their own
 
 
 def _kind(node: Any) -> str:
     """``"Relu"`` of ``"ReluBackward0"``."""
-    return _without_number(node.name())
+    return _without_number(_name(node))
 
 
 @cache
@@ -237,7 +243,7 @@ def _without_number(name: str) -> str:
 def _other(node: Any, kind: str) -> str | None:
     """What people call an activation that is not a rectifier (or an operation with its own backward); else None."""
     own: bool = isinstance(node, BackwardCFunction)
-    return str(node.name()) if own else _OTHERS.get(kind)
+    return _name(node) if own else _OTHERS.get(kind)
 
 
 def _is_zero(bound: Any) -> bool:
@@ -273,15 +279,17 @@ def _hang(node: Any, place: int, rule: str) -> list[Any]:
     if _kind(node) not in _FRESH:
         return [_hang_copying(node, place, rule)]
 
-    def cut(passed: Sequence[Tensor | None], _: Sequence[Tensor | None]) -> None:
-        if passed[0] is not None:
-            torch.relu_(passed[0])  # [f > 0] · [R > 0] · R: the mask first or the sign first, it is the same
+    return [node.register_hook(_cut if rule == "guided" else _replace)]
 
-    def replace(passed: Sequence[Tensor | None], arrived: Sequence[Tensor | None]) -> None:
-        if passed[0] is not None and arrived[0] is not None:
-            torch.clamp(arrived[0], min=0, out=passed[0])
 
-    return [node.register_hook(cut if rule == "guided" else replace)]
+def _cut(passed: Sequence[Tensor | None], _: Sequence[Tensor | None]) -> None:
+    if passed[0] is not None:
+        torch.relu_(passed[0])  # [f > 0] · [R > 0] · R: the mask first or the sign first, it is the same
+
+
+def _replace(passed: Sequence[Tensor | None], arrived: Sequence[Tensor | None]) -> None:
+    if passed[0] is not None and arrived[0] is not None:
+        torch.clamp(arrived[0], min=0, out=passed[0])
 
 
 _FRESH = {"Relu", "Threshold", "Hardtanh", "Clamp", "ClampMin"}

@@ -25,6 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     asked.add_argument("--number", type=int, metavar="N", help="neighbours of image N of the data set")
     parser.add_argument("--k", type=int, default=9, help="how many (default 9)")
     parser.add_argument("--metric", choices=("cosine", "l2"), default="cosine", help="default cosine")
+    parser.add_argument(
+        "--approximate", action="store_true", help="search through faiss, which may miss some (default: exact)"
+    )
     parser.add_argument("--agreement", action="store_true", help="also how often neighbours are of the same class")
     parser.add_argument("--out", default=None, metavar="FILE", help="also write the neighbours as one picture")
 
@@ -43,7 +46,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     progress(build_features(net, dataset, args.folder, layers), len(dataset), "images", lambda record: record.done)
     held = Features(args.folder)
     query = args.number if args.image is None else net.view(open_image(args.image))[None]
-    found = [neighbours(held, query, space, k=args.k, metric=args.metric, net=net) for space in held.spaces]
+    options = {"k": args.k, "metric": args.metric, "net": net, "approximate": args.approximate}
+    found = [neighbours(held, query, space, **options) for space in held.spaces]
     lines = []
     for row in found:
         names = (held.classes[label] if label >= 0 else "" for label in row.labels)
@@ -55,6 +59,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "network": {"name": net.name, "fingerprint": net.fingerprint},
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "count": len(dataset)},
+        "search": "approximate" if args.approximate else "exact",
         "neighbours": [asdict(row) for row in found],
     }
     if args.agreement:

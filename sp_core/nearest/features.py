@@ -74,6 +74,7 @@ class Features:
         self.images = self._join("images")
         self.labels = self._join("labels")
         self._of = cache(self._vectors)
+        self.norms = cache(self._norms)
         self.cells = cache(self._cells)
 
     def vectors(self, space: str) -> Tensor:
@@ -97,6 +98,9 @@ class Features:
 
     def _vectors(self, space: str) -> Tensor:
         return self._join(PIXELS if space == PIXELS else f"layer/{space}").float()
+
+    def _norms(self, space: str) -> Tensor:
+        return torch.linalg.vector_norm(self.vectors(space), dim=1)
 
     def _cells(self, space: str, metric: Metric) -> Approximate:
         return Approximate(self.vectors(space), metric)

@@ -98,7 +98,7 @@ def neighbours(
         distances, rows = held.cells(space, metric).search(vector, k, out)
         distances, rows = distances[:, rows[0] >= 0], rows[:, rows[0] >= 0]
     else:
-        distances, rows = nearest(base, vector, k, metric, out)
+        distances, rows = nearest(base, vector, k, metric, out, held.norms(space))
     return Neighbours(
         space,
         metric,

@@ -20,7 +20,12 @@ SPARE = 32  # candidates beyond k
 
 
 def nearest(
-    base: Tensor, queries: Tensor, k: int, metric: Metric = "cosine", leave_out: Tensor | None = None
+    base: Tensor,
+    queries: Tensor,
+    k: int,
+    metric: Metric = "cosine",
+    leave_out: Tensor | None = None,
+    norms: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The ``k`` rows of ``base`` ``[n, d]`` nearest to each of ``queries`` ``[q, d]``.
 
@@ -30,6 +35,7 @@ def nearest(
         k: how many; all, where there are fewer.
         metric: ``"cosine"``: 1 - cosine of the angle, 0 to 2 (of a zero vector 1 to everything); ``"l2"``: Euclidean.
         leave_out: int64 ``[q]``: for each query one row of ``base`` that is never found (itself), -1 for none.
+        norms: float32 ``[n]``: the lengths of the rows of ``base``, where they are known: ``base`` is then read once.
 
     Returns:
         Distances float64 ``[q, k]``, ascending, and rows int64 ``[q, k]``; equal distances by row.
@@ -47,7 +53,7 @@ def nearest(
     k = min(k, len(base) - int((out >= 0).any()))
     if k < 1:
         return torch.zeros(len(queries), 0, dtype=torch.float64), torch.zeros(len(queries), 0, dtype=torch.int64)
-    norms = torch.linalg.vector_norm(base, dim=1)
+    norms = torch.linalg.vector_norm(base, dim=1) if norms is None else norms
     scores, slack = _scores(base, norms, queries, metric)
     asked = (out >= 0).nonzero()[:, 0]
     scores[asked, out[asked]] = torch.inf
