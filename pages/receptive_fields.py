@@ -8,9 +8,9 @@ from typing import Any
 
 import streamlit as st
 
+from pages.receptive_field_views import measured
 from pages.ui import cache, pick, show
 from pages.ui.sidebar import selection
-from sp_core import effective_field as effective
 from sp_core import receptive_field as rf
 from sp_core.counts import complexity, in_words
 from sp_core.figures import fields as figures
@@ -26,22 +26,28 @@ if not maps:
 if st.session_state.get("layer") not in maps:
     st.session_state.pop("layer", None)  # a layer of the network chosen before
 GATES = {"local": "held constant", "strict": "counted"}
+key = (net.identity,)
+both: dict[str, Any] = {
+    gates: cache.answer("fields", (*key, gates), lambda gates=gates: rf.receptive_fields(net, gates)) for gates in GATES
+}
+gated = figures.differ(both["local"], both["strict"])
 with st.container(horizontal=True, vertical_alignment="bottom"):
     layer = st.select_slider("Layer", maps, value=maps[-1], key="layer", bind="query-params")
-    gates: Any = st.segmented_control(
-        "Gates and statistics of the whole map",
-        list(GATES),
-        format_func=GATES.get,
-        default="local",
-        key="gates",
-        bind="query-params",
-        required=True,
-        help="Squeeze-and-excitation and group normalisation scale each channel by one number computed from the whole "
-        "map. Counted strictly, every unit behind the first of them sees the whole image.",
-    )
+    gates: Any = "local"
+    if gated:
+        gates = st.segmented_control(
+            "Draw with gates and statistics of the whole map",
+            list(GATES),
+            format_func=GATES.get,
+            default="local",
+            key="gates",
+            bind="query-params",
+            required=True,
+            help="Squeeze-and-excitation and group normalisation scale each channel by one number computed from the "
+            "whole map. Counted strictly, every unit behind the first of them sees the whole image.",
+        )
 
-key = (net.identity,)
-found = cache.answer("fields", (*key, gates), lambda: rf.receptive_fields(net, gates))
+found = both[gates]
 chosen, shape = found[layer], net.layer(layer).output_shape
 
 left, right = st.columns([3, 2], gap="large")
@@ -56,7 +62,14 @@ with right:
         alt=f"The positions of {layer}",
         width=320,
     )
-    st.metric("It can see", figures.pixels(chosen), border=True)
+    if gated:
+        for (
+            one,
+            words,
+        ) in GATES.items():  # one under the other: beside each other their numbers are cut off on a narrow screen
+            st.metric(f"Gates {words}", figures.pixels(both[one][layer]), border=True)
+    else:
+        st.metric("It can see", figures.pixels(chosen), border=True)
     st.caption(figures.sentence(chosen, net.input_size))
 steps = cache.answer("nest", (*key, gates, layer, y, x), lambda: rf.nest(net, layer, (y, x), gates))
 with left:
@@ -70,11 +83,13 @@ st.subheader("Growth with depth")
 grown = {name: field for name, field in found.items() if name in maps}
 outgrown = figures.outgrown(grown, net)
 show.figure(
-    figures.growth(grown, net.input_size[1:], layer),
+    figures.growth(
+        {name: both["local"][name] for name in grown}, net.input_size[1:], layer, both["strict"] if gated else None
+    ),
     alt=f"Size of the receptive field of {len(grown)} layers of {net.name} against depth. {outgrown}",
 )
 st.caption(outgrown)
-table = figures.table(net, found)
+table = figures.table(net, both["local"], both["strict"] if gated else None)
 with st.expander(f"All {len(table)} layers", icon=":material/table:"):
     st.dataframe(table, hide_index=True)
     counts = cache.answer("complexity", key, lambda: complexity(net))
@@ -89,38 +104,12 @@ show.downloads(
 
 st.subheader("What it uses of that")
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    count = st.select_slider("Images", [4, 8, 16, 32, 64], value=16, key="images", bind="query-params", width=240)
+    count = st.select_slider("Images", [4, 8, 16, 32, 64], value=32, key="images", bind="query-params", width=240)
     wanted = st.toggle("Measure this unit's gradient", key="measure", bind="query-params")
     st.caption("The gradient of the unit, over textures, with these weights and with random ones.")
 
-
-def measure() -> dict[str, effective.EffectiveField]:
-    """The field of the chosen unit with these weights, and with new random ones."""
-    images = effective.textures(net, count)
-    nets = {"these weights": net, "random weights": effective.initialised(net, seed=0)}
-    return {name: effective.effective_field(one, layer, images, position=(y, x)) for name, one in nets.items()}
-
-
 if wanted:
-    with st.spinner("Measuring …"):
-        both = cache.answer("effective", (*key, layer, y, x, count), measure)
-    zoom = max(1, 360 // max(net.input_size[1:]))
-    *pictures, curve = st.columns([1, 1, 2])
-    for column, (name, field) in zip(pictures, both.items(), strict=True):
-        with column:
-            st.markdown(f"**{name.capitalize()}**")
-            words = (
-                f"95 % of the energy in {field.pixels:,} pixels, {field.share:.0%} of the field; σ {field.sigma[0]:.1f}"
-            )
-            show.picture(figures.measured(field, zoom), alt=f"Gradient of the unit, {name}: {words}", width="100%")
-            st.caption(words + f" × {field.sigma[1]:.1f} pixels. White: the theoretical field in the image.")
-    with curve:
-        show.figure(figures.profile(both), alt="Energy of the gradient along x beside Gaussians of the same σ")
-    show.downloads(
-        f"effective-field-{net.name}-{layer}",
-        picture=figures.measured(both["these weights"], zoom),
-        numbers={name: field.energy.numpy() for name, field in both.items()},
-    )
+    measured.draw(net, layer, (y, x), count)
 
 show.explain(
     "What you are looking at",

@@ -9,6 +9,8 @@ initialisation, and grows with training.
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +38,8 @@ class EffectiveField:
         sigma: (y, x) standard deviation of the energy, in pixels: that of the Gaussian with the largest likelihood. If
             the gradient itself is a Gaussian, its standard deviation is √2 times this.
         box: the unit's theoretical field, clipped by the image.
+        fit: R² of that Gaussian (both axes, at ``centre``, with the energy's sum) as a prediction of the energy of the
+            pixels in ``box``: 1 where the energy is a Gaussian, 0 where it does no better than a constant.
         pixels: how many pixels, the strongest first, hold 95 % of the energy; ``pixels / (box.height · box.width)`` is
             the effective share of the theoretical field.
     """
@@ -49,6 +53,7 @@ class EffectiveField:
     sigma: tuple[float, float]
     box: Box
     pixels: int
+    fit: float
 
     @property
     def share(self) -> float:
@@ -63,7 +68,7 @@ def effective_field(
     channel: int | None = None,
     position: tuple[int, int] | None = None,
     seed: int = 0,
-    batch: int = 8,
+    batch: int | None = None,
 ) -> EffectiveField:
     """Measure the field of the unit at ``position`` (the middle by default) of ``layer``.
 
@@ -75,7 +80,8 @@ def effective_field(
             which gives the summed energy of the channels in expectation, in one backward pass.
         position: (y, x) in the layer's map.
         seed: of the signs.
-        batch: images at a time.
+        batch: images at a time, each batch with one forward pass that stops at the layer and one backward pass; by
+            default all of them, or as many as 2 GB hold.
 
     Raises:
         SpError: the layer has no positions, or no gradient arrives at the image.
@@ -92,6 +98,7 @@ def effective_field(
     images = net.check_images(images)
     if len(images) == 0:
         raise SpError("There are no images to measure the receptive field on; give at least one.")
+    batch = batch or _at_once(net, layer, images)
     clone, random = net.clone(), torch.Generator().manual_seed(seed)
     energy = torch.zeros(*images.shape[-2:], dtype=torch.float64)
     for start in range(0, len(images), batch):
@@ -113,6 +120,16 @@ def effective_field(
     return _measured(energy / energy.sum(), layer, channel, (y, x), len(images), net)
 
 
+def _at_once(net: Network, layer: str, images: Tensor) -> int:
+    """How many images fit into 2 GB: each map on the way to ``layer`` is kept for the backward pass."""
+    numbers = images[0].numel()
+    for before in net.layers:
+        numbers += math.prod(before.output_shape) if before.leaf else 0
+        if before.name == layer:
+            break
+    return max(1, int(2e9 / (numbers * images.element_size())))
+
+
 def _measured(
     energy: Tensor, layer: str, channel: int | None, at: tuple[int, int], count: int, net: Network
 ) -> EffectiveField:
@@ -125,6 +142,9 @@ def _measured(
         sigma.append(float((line * (pixels - middle).square()).sum().sqrt()))
     held = energy.flatten().sort(descending=True).values.cumsum(0)
     box = field_of(net, Unit(layer, channel or 0, at)).clipped
+    inside = energy[box.y0 : box.y1, box.x0 : box.x1]
+    left = (inside - _gaussian(energy.shape, centre, sigma)[box.y0 : box.y1, box.x0 : box.x1]).square().sum()
+    spread = (inside - inside.mean()).square().sum()
     return EffectiveField(
         energy=energy,
         layer=layer,
@@ -135,7 +155,17 @@ def _measured(
         sigma=(sigma[0], sigma[1]),
         box=box,
         pixels=int((held < 0.95).sum()) + 1,
+        fit=float(1 - left / spread) if float(spread) > 0 else 0.0,
     )
+
+
+def _gaussian(shape: Sequence[int], centre: Sequence[float], sigma: Sequence[float]) -> Tensor:
+    """A Gaussian on pixels that sums to 1."""
+    lines = []
+    for size, middle, width in zip(shape, centre, sigma, strict=True):
+        line = torch.exp(-((torch.arange(size, dtype=torch.float64) - middle) ** 2) / (2 * max(width, 1e-3) ** 2))
+        lines.append(line / line.sum())
+    return torch.outer(*lines)
 
 
 def textures(net: Network, count: int, seed: int = 0) -> Tensor:

@@ -448,3 +448,8 @@ def test_boxes_are_slices():
     assert (box.height, box.width, box.is_empty) == (7, 7, False)
     assert box.clip(5, 5) == Box(0, 4, 2, 5)
     assert box.clip(5, 1).is_empty
+
+
+def test_units_in_the_padding_do_not_hide_those_further_in():
+    rf = receptive_fields(network(nn.Sequential(nn.Conv2d(3, 4, 3, padding=100), nn.Conv2d(4, 4, 1)), (3, 24, 24)))["1"]
+    assert (rf.size, rf.stride, rf.start, rf.status) == (3, 1, -100, "complete")

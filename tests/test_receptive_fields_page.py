@@ -37,3 +37,12 @@ def test_the_unit_can_be_measured():
 
 def test_a_layer_of_another_network_is_forgotten():
     assert "pixels" in seen(opened(layer="layer4.1.conv2"))
+
+
+def test_gates_held_and_counted_stand_side_by_side():
+    app = opened(net="zoo:cifar-senet18", layer="layer2.0.conv2")
+    assert not [element.value for element in [*app.exception, *app.error]]
+    assert {metric.label: metric.value for metric in app.metric} == {
+        "Gates held constant": "17 × 17 pixels",
+        "Gates counted": "32 × 32 pixels",
+    }

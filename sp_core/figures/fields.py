@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -45,8 +46,29 @@ def pixels(field: ReceptiveField) -> str:
     if field.status == "unavailable":
         return "nothing of the image"
     height, width = pair(field.size)
-    channels = "" if field.per_channel is None else f" (channels from {_least(field)})"
-    return f"{height:g} × {width:g} pixels" + channels
+    return f"{height:g} × {width:g} pixels"
+
+
+def by_channel(field: ReceptiveField) -> str:
+    """How many channels see how much, as a sentence; empty where all see the same.
+
+    >>> by_channel(ReceptiveField(5, 1, 0, per_channel=(3, 3, 5)))
+    '2 channels see 3 × 3 pixels, 1 sees 5 × 5.'
+    """
+    counts = Counter(pair(size) for size in field.per_channel or ())
+    if len(counts) < 2:
+        return ""
+    rows = [(f"{size[0]:g} × {size[1]:g}", count) for size, count in sorted(counts.items())]
+    if len(rows) > 4:
+        return f"{sum(counts.values())} channels see {len(rows)} sizes from {rows[0][0]} to {rows[-1][0]} pixels."
+    words = [f"{count} {'sees' if count == 1 else 'see'} {size}" for size, count in rows]
+    first = f"{rows[0][1]} {'channel sees' if rows[0][1] == 1 else 'channels see'} {rows[0][0]} pixels"
+    return ", ".join([first, *words[1:]]) + "."
+
+
+def differ(local: Mapping[str, ReceptiveField], strict: Mapping[str, ReceptiveField]) -> bool:
+    """Whether gates (or statistics of whole maps) make any field larger when they are counted."""
+    return any(pair(field.size) != pair(strict[name].size) for name, field in local.items())
 
 
 def _least(field: ReceptiveField) -> int:
@@ -64,7 +86,7 @@ def sentence(field: ReceptiveField, input_size: tuple[int, int, int]) -> str:
         )
         if any(larger):
             words += f" The field is larger than the image of {input_size[1]} × {input_size[2]}."
-    return " ".join(part for part in (words, field.note) if part)
+    return " ".join(part for part in (by_channel(field), words, field.note) if part)
 
 
 def outgrown(fields: Mapping[str, ReceptiveField], net: Network) -> str:
@@ -75,14 +97,17 @@ def outgrown(fields: Mapping[str, ReceptiveField], net: Network) -> str:
     return f"No field is larger than the image ({max(net.input_size[1:])} pixels)."
 
 
-def table(net: Network, fields: Mapping[str, ReceptiveField]) -> list[dict[str, str]]:
-    """One row a layer, in words: size, stride, start, the range over channels, status."""
+def table(
+    net: Network, fields: Mapping[str, ReceptiveField], strict: Mapping[str, ReceptiveField] | None = None
+) -> list[dict[str, str]]:
+    """One row a layer, in words: size (and with gates counted, where ``strict`` is given), stride, start, status …"""
     return [
         {
             "layer": layer.name,
             "kind": layer.kind,
             "output": "×".join(map(str, layer.output_shape)),
             "size": _words(fields[layer.name].size),
+            **({"size, gates counted": _words(strict[layer.name].size)} if strict else {}),
             "stride": _words(fields[layer.name].stride),
             "start": _words(fields[layer.name].start),
             "least over channels": str(_least(fields[layer.name])) if fields[layer.name].per_channel else "",
@@ -194,11 +219,17 @@ def _play(count: int) -> dict[str, Any]:
     }
 
 
-def growth(fields: Mapping[str, ReceptiveField], image: tuple[int, int], chosen: str | None = None) -> Any:
+def growth(
+    fields: Mapping[str, ReceptiveField],
+    image: tuple[int, int],
+    chosen: str | None = None,
+    strict: Mapping[str, ReceptiveField] | None = None,
+) -> Any:
     """Size of the field against depth, with the image's size as a line: where the field outgrows the image.
 
     ``fields`` in execution order; layers that see the whole image are drawn at its size. The larger of the two axes is
-    drawn; the band reaches down to the channel that sees least.
+    drawn; the band reaches down to the channel that sees least. ``strict``: the same layers with gates counted, as a
+    second line.
     """
     names = list(fields)
     depth = list(range(1, len(names) + 1))
@@ -216,8 +247,14 @@ def growth(fields: Mapping[str, ReceptiveField], image: tuple[int, int], chosen:
     ]
     figure.add_scatter(
         x=depth, y=largest, mode="lines+markers", line={"color": QUALITATIVE[0], "width": 3}, marker_size=5,
-        name="receptive field", text=text, hoverinfo="text",
+        name="receptive field" if strict is None else "gates held constant", text=text, hoverinfo="text",
     )  # fmt: skip
+    if strict is not None:
+        figure.add_scatter(
+            x=depth, y=[max(pair(strict[name].size)) for name in names], mode="lines",
+            line={"color": QUALITATIVE[2], "width": 3, "dash": "dot"}, name="gates counted",
+            text=[f"{name}<br>{_words(strict[name].size)} pixels, gates counted" for name in names], hoverinfo="text",
+        )  # fmt: skip
     figure.add_hline(
         y=max(image), line={"color": QUALITATIVE[5], "dash": "dash", "width": 2},
         annotation_text=f"the image: {max(image)} pixels", annotation_position="top left",
@@ -254,7 +291,8 @@ def energy(field: EffectiveField) -> str:
     """How concentrated a measured field is, as a sentence."""
     return (
         f"95 % of the energy is in {field.pixels:,} pixels, {field.share:.0%} of the theoretical field in the image "
-        f"(white); σ is {field.sigma[0]:.1f} × {field.sigma[1]:.1f} pixels."
+        f"(white). A Gaussian of σ {field.sigma[0]:.1f} × {field.sigma[1]:.1f} pixels explains "
+        f"{max(field.fit, 0):.0%} of it."
     )
 
 

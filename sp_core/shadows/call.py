@@ -77,6 +77,7 @@ class Call:
     out: Any
     local: bool
     shapes: tuple[torch.Size | None, ...]
+    extent: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:

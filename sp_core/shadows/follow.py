@@ -48,9 +48,11 @@ class Follow(TorchDispatchMode):
         self.given = None if ratios is None else list(ratios)
         self.ratios: list[tuple[int, int] | None] = []
         self.paused = False
+        self.extent: tuple[int, ...] = ()
 
     def start(self, image: Tensor) -> Tensor:
         """``image`` ``[n, c, h, w]``, each pixel of which sees itself."""
+        self.extent = tuple(image.shape[-2:])
         attach(image, Node(of_image(*image.shape[-2:]), shape=image.shape))
         return image
 
@@ -66,7 +68,7 @@ class Follow(TorchDispatchMode):
             return self._constant(function, args, kwargs)
         shapes = tuple(arg.shape if isinstance(arg, Tensor) else None for arg in args)
         function, args = self._same_network(function, args)
-        call = Call(function, tuple(args), kwargs, None, self.local, shapes)
+        call = Call(function, tuple(args), kwargs, None, self.local, shapes, self.extent)
         call.out = self._run(call)
         if call.name.startswith(CONSTANT) and not function._schema.is_mutable:
             return call.out
@@ -94,8 +96,10 @@ class Follow(TorchDispatchMode):
         if isinstance(x, Tensor) and x.is_meta and not call.function._schema.is_mutable:
             if call.name in {"native_batch_norm", "_native_batch_norm_legit_no_training"}:
                 return torch.empty_like(x), x.new_empty(0), x.new_empty(0)
-            if call.name in SAME_SHAPE:
+            if call.name in SAME_SHAPE or _adds_alike(call):
                 return torch.empty_like(x)
+            if call.name == "convolution" and (shape := _convolved(*call.args)) is not None:
+                return x.new_empty(shape)
         return call.function(*call.args, **call.kwargs)
 
     def _same_network(self, function: Any, args: Any) -> tuple[Any, Any]:
@@ -168,6 +172,26 @@ class Follow(TorchDispatchMode):
             node = Node(nothing(target.ndim), shape=target.shape)
             attach(target, node)
         node.write(shadow)
+
+
+def _adds_alike(call: Call) -> bool:
+    """Whether two maps of one shape and type are added."""
+    if call.name != "add" or not all(isinstance(part, Tensor) for part in call.args[:2]):
+        return False
+    first, second = call.args[:2]
+    return second.is_meta and (first.shape, first.dtype) == (second.shape, second.dtype)
+
+
+def _convolved(
+    x: Tensor, weight: Tensor, _bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool, *_: Any
+) -> list[int] | None:
+    """The shape that a convolution puts out; None where torch has to say it, or what is wrong."""
+    count = weight.ndim - 2
+    if transposed or x.ndim != weight.ndim or not len(stride) == len(padding) == len(dilation) == count:
+        return None
+    every = zip(x.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True)
+    sizes = [(n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in every]
+    return [x.shape[0], weight.shape[0], *sizes] if min(sizes) > 0 else None
 
 
 def _again(call: Call, move: Any, which: int) -> Callable[[Shadow], Shadow]:

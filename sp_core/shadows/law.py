@@ -37,7 +37,7 @@ def axis_law(low: Tensor, high: Tensor, extent: int, clipped: bool = False) -> A
     with ``clipped`` the middle is read all the same.
     """
     low, high = low.long(), high.long()
-    nothing = (low >= EMPTY).any(1)
+    nothing = (low >= EMPTY).all(1)  # a unit that lies in the padding sees nothing, those further in may
     whole = (low == low[:, :1]).all(1) & (high == high[:, :1]).all(1)
     moving = ~whole & ~nothing
     size, start = (high - low + 1).amax(1), low.amin(1)
@@ -51,13 +51,16 @@ def axis_law(low: Tensor, high: Tensor, extent: int, clipped: bool = False) -> A
         if first < 0 or last >= units:
             continue
         lo, hi = low[moving, first : last + 1], high[moving, first : last + 1]
-        if clipped or (bool((lo > 0).all()) and bool((hi < extent - 1).all())):
+        if bool((lo < EMPTY).all()) and (clipped or (bool((lo > 0).all()) and bool((hi < extent - 1).all()))):
             break
     else:
         if not clipped:
             return None
-        first, last = 0, units - 1
-        lo, hi = low[moving], high[moving]
+        seen = (low[moving] < EMPTY).all(0).nonzero()
+        if not len(seen):
+            return AxisLaw(size.clamp(min=0), start, 0, whole, False)
+        first, last = int(seen[0]), int(seen[-1])
+        lo, hi = low[moving, first : last + 1], high[moving, first : last + 1]
     steps, sizes = lo.diff(dim=1), hi - lo + 1
     even = bool((steps == steps[0, 0]).all()) and bool((sizes == sizes[:, :1]).all())
     stride = _rational(int((lo[:, -1] - lo[:, 0]).max()), last - first)

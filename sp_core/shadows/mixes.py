@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sp_core.shadows.shadow import HELD, Shadow, align, nothing, reduce, union
+from sp_core.shadows.shadow import HELD, MISALIGNED, Shadow, align, misaligned, nothing, reduce, union
 
 
 def tensors_in(values: Any) -> list[Tensor]:
@@ -23,7 +23,10 @@ def elementwise(call: Any) -> Any:
     """Arithmetic: the union of the operands' boxes, position by position."""
     shadows = [call.shadow_of(tensor) for tensor in tensors_in([*call.args, *call.kwargs.values()])]
     out = call.out if isinstance(call.out, Tensor) else call.out[0]
-    found = union([shadow for shadow in shadows if shadow is not None], out.ndim)
+    known = [shadow for shadow in shadows if shadow is not None]
+    found = union(known, out.ndim)
+    if len(known) > 1 and misaligned(known, out.ndim, call.extent):
+        found = found.noting(MISALIGNED)
     return found if out is call.out else first_only(call, found)
 
 

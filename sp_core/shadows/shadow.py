@@ -20,6 +20,7 @@ FINE = 1 << 21
 # Above this many elements a rule gives up exactness and takes the union.
 LIMIT = 1 << 22
 
+MISALIGNED = "misaligned: branches that meet here or before are centred on different pixels"
 HELD = "one factor a channel for the whole map (a gate, the statistics of a normalisation) is held constant"
 
 
@@ -86,6 +87,39 @@ def reduce(part: Tensor, dims: Sequence[int]) -> Tensor:
 def whole(shadow: Shadow, ndim: int) -> Shadow:
     """The union over all elements, as a shadow of ``ndim`` dimensions."""
     return shadow.map(lambda part: part.amin().view((1,) * ndim))
+
+
+def misaligned(shadows: Sequence[Shadow], ndim: int, extent: Sequence[int]) -> bool:
+    """Whether a unit in the union of ``shadows`` sees boxes of different centres (Araujo, Norris & Sim 2019).
+
+    Only boxes that an image of ``extent`` pixels does not clip are looked at; where two aligned branches met before,
+    their union has the centre of both, so that comparing boxes compares all paths.
+    """
+    for axis, size in enumerate(extent):
+        centres, inside = [], []
+        for shadow in shadows:
+            low, high = (align(part, ndim) for part in shadow.parts[2 * axis : 2 * axis + 2])
+            centres.append(low - high)  # twice the centre, for `high` is negated
+            inside.append((low > 0) & (low < EMPTY) & (high > 1 - size))
+        for centre, seen in zip(centres[1:], inside[1:], strict=True):
+            if bool(((centre != centres[0]) & seen & inside[0]).any()):
+                return True
+    return False
+
+
+def mixes_misaligned(shadow: Shadow, groups: int, extent: Sequence[int]) -> bool:
+    """Whether channels (dimension 1) of one group have boxes of different centres, seen from a unit in the middle."""
+    for axis, size in enumerate(extent):
+        low, high = shadow.parts[2 * axis : 2 * axis + 2]
+        if max(low.shape[1], high.shape[1]) == 1:
+            continue
+        for dim in range(2, low.ndim):
+            low, high = (part.narrow(dim, part.shape[dim] // 2, 1) for part in (low, high))
+        centre, seen = low - high, (low > 0) & (low < EMPTY) & (high > 1 - size)
+        least = torch.where(seen, centre, EMPTY).unflatten(1, (groups, -1)).amin(2)
+        if bool((torch.where(seen, centre, -EMPTY).unflatten(1, (groups, -1)).amax(2) > least).any()):
+            return True
+    return False
 
 
 def take(part: Tensor, dim: int, index: Tensor, size: int) -> Tensor:

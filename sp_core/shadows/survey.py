@@ -11,7 +11,7 @@ from sp_core.network import Network
 from sp_core.shadows.field import Extent, ReceptiveField
 from sp_core.shadows.follow import OverBudget, follow
 from sp_core.shadows.law import AxisLaw, axis_law
-from sp_core.shadows.shadow import EMPTY, HELD, Shadow
+from sp_core.shadows.shadow import EMPTY, HELD, MISALIGNED, Shadow
 from sp_core.trace import Layer, private_copy, run_layers
 
 # How much larger the larger images are. Multiples of 512 and 3 keep every padding of the real size, also where it
@@ -36,6 +36,7 @@ class _Pass:
     grids: dict[str, Shadow | None]
     shapes: dict[str, tuple[int, ...]]
     ratios: list[tuple[int, int] | None]
+    layers: tuple[Layer, ...] = ()
 
 
 def _run(
@@ -69,23 +70,26 @@ def _run(
                     one_image[key] = (shadow, shadow.map(lambda part: part[0]))
                 grids[layer.name] = one_image[key][1]
 
+        layers: tuple[Layer, ...] = ()
         try:
-            run_layers(clone, image, note)
+            layers = run_layers(clone, image, note)
         except OverBudget:
             pass
         except Exception:
             if not grow:
                 raise
             # A flatten in front of a linear layer takes one size only. The layers before it have been seen.
-    return _Pass(extent, grids, shapes, shadows.ratios)
+    return _Pass(extent, grids, shapes, shadows.ratios, layers)
 
 
 def survey(net: Network, local: bool) -> Survey:
     """Run the passes and read every layer."""
-    layers = net.layers  # says what is wrong when the network does not run at all
     try:
         real = _run(net, 0, local)
+        vars(net).setdefault("layers", real.layers)  # what the property would find, by a pass of its own
+        layers = net.layers
     except Exception:  # noqa: BLE001 - control flow that looks at values cannot run without them
+        layers = net.layers  # says what is wrong when the network does not run at all
         real = _run(net, 0, local, device=net.device)
     grids = {name: grid for name, grid in real.grids.items() if grid is not None}
     none = ReceptiveField(0, 0, 0, "unavailable", note="The output does not depend on the image.")
@@ -216,7 +220,7 @@ def _combine(laws: list[AxisLaw], seen: list[AxisLaw], followed: frozenset[str],
     per_size = list(zip(sizes[0].tolist(), sizes[1].tolist(), strict=True))
     per_start = list(zip(starts[0].tolist(), starts[1].tolist(), strict=True))
     if len({(2 * a + h, 2 * b + w) for (h, w), (a, b) in zip(per_size, per_start, strict=True) if h and w}) > 1:
-        notes.add("the fields of different channels have different centres")
+        notes.add(MISALIGNED)
     stride = tuple(0 if bool(whole.all()) else law.stride for law in laws)
     return _field(
         (per_size[largest[0]][0], per_size[largest[1]][1]),
@@ -230,7 +234,7 @@ def _combine(laws: list[AxisLaw], seen: list[AxisLaw], followed: frozenset[str],
 
 
 def _status(followed: frozenset[str], otherwise: str) -> str:
-    return "partial" if followed - {HELD} else otherwise
+    return "partial" if followed - {HELD, MISALIGNED} else otherwise
 
 
 def _extent(both: tuple[int, int]) -> Extent:

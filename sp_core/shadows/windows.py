@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sp_core.shadows.shadow import EMPTY, FINE, Shadow, shrink, take, widen
+from sp_core.shadows.shadow import EMPTY, FINE, MISALIGNED, Shadow, mixes_misaligned, shrink, take, widen
 
 
 def slide(part: Tensor, dim: int, kernel: int, stride: int, padding: int, dilation: int, out: int) -> Tensor:
@@ -81,7 +81,10 @@ def convolution(call: Any) -> Shadow:
     count = x.ndim - 2
     stride, padding, dilation = per_axis(stride, count), per_axis(padding, count), per_axis(dilation, count)
     kernel, out = list(weight.shape[2:]), call.out.shape
-    shadow = call.shadow(0).map(lambda part: mix_channels(part, groups, out[1]))
+    shadow = call.shadow(0)
+    mixed = groups < x.shape[1] and MISALIGNED not in shadow.notes and mixes_misaligned(shadow, groups, call.extent)
+    shadow = shadow.map(lambda part: mix_channels(part, groups, out[1]))
+    shadow = shadow.noting(MISALIGNED) if mixed else shadow
     if not transposed:
         return windows(shadow, x.shape[2:], list(zip(kernel, stride, padding, dilation, out[2:], strict=True)))
     sizes = []
