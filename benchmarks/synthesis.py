@@ -1,41 +1,53 @@
-"""Gradient ascent: what a step costs beside the bare step (forward, backward to the pixels, weights frozen).
+"""Gradient ascent: what a step costs beside the bare step and beside torch-lucent, and how soon a picture is there.
 
-    python -m benchmarks.synthesis [--device cuda] [--images 16]
+    python -m benchmarks.synthesis [--device cuda] [--rounds 9]
 
-Two bare steps are measured: through the whole network, and stopped at the layer as ours is. The settings are
-interleaved and the medians of many short runs compared, in processor time on the CPU, so that a busy machine does not
-show. A ratio below 1 means that ours is faster.
+The bare step is forward to the layer, backward to the pixels, weights frozen, as many pictures at once as ours. The
+bundled networks are asked for four channels at once, as the page asks, and for one alone. torch-lucent runs at its
+defaults, one channel a call, on an untrained ResNet-18; ours draws sixteen channels at once at the size that suits the
+layer. All take turns, in processor time on the CPU, so that a busy machine does not show; a ratio below 1 means that
+ours is faster.
 """
 
 import argparse
+import copy
+import importlib.metadata
+import importlib.util
 import statistics
 import time
+import warnings
+from collections.abc import Callable, Iterator
 
 import torch
-from torch import nn
 from torchvision import models
 
 import sp_core as sp
 from benchmarks import record
 from sp_core.capture import capture
 
-
-def small() -> nn.Module:
-    """A network for 64-pixel textures."""
-
-    def block(i, o, stride):
-        return nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU()
-
-    return nn.Sequential(
-        *block(3, 32, 1), *block(32, 64, 2), *block(64, 128, 2), *block(128, 128, 1), *block(128, 256, 2),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(256, 20),
-    )  # fmt: skip
+SIXTEEN = 16
+LUCENT_LAYERS = ("layer1", "layer2", "layer3")
 
 
+Make = Callable[[torch.device], sp.Network]
+
+
+def bundled(name: str) -> Make:
+    return lambda device: sp.load(f"bundled:{name}", device=device)
+
+
+def untrained(make: Callable[..., torch.nn.Module], **options: object) -> Make:
+    return lambda device: sp.Network(make(**options).to(device), input_size=(3, 224, 224))
+
+
+# What, the network, the layer (None: the page's), how many channels at once.
 CASES = [
-    ("small, 64 px", small, "9", (3, 64, 64)),
-    ("resnet18, 224 px", models.resnet18, "layer3", (3, 224, 224)),
-    ("googlenet, 224 px", lambda: models.googlenet(init_weights=False, aux_logits=False), "inception4c", (3, 224, 224)),
+    ("textures-alexnet, 4 channels", bundled("textures-alexnet"), None, 4),
+    ("textures-vgg, 4 channels", bundled("textures-vgg"), None, 4),
+    ("textures-resnet, 4 channels", bundled("textures-resnet"), None, 4),
+    ("textures-vgg, 1 channel", bundled("textures-vgg"), None, 1),
+    ("resnet18, 1 channel", untrained(models.resnet18), "layer3", 1),
+    ("googlenet, 1 channel", untrained(models.googlenet, init_weights=False, aux_logits=False), "inception4c", 1),
 ]
 
 
@@ -46,37 +58,43 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def bare(net: sp.Network, layer: str | None, images: int):
-    """An endless row of bare steps on plain pixels."""
-    clone = net.clone()
+def bare(net: sp.Network, layer: str, images: int) -> Iterator[None]:
+    """An endless row of bare steps on plain pixels, picture i for channel i."""
+    clone, rows = net.clone(), torch.arange(images)
     x = torch.rand(images, *net.input_size, device=net.device)
     while True:
         x.requires_grad_()
         with torch.enable_grad():
-            if layer is None:
-                value = clone(net.normalise(x))[:, 0].sum()
-            else:
-                value = capture(clone, net.normalise(x), [layer])[layer][:, 0].mean((1, 2)).sum()
+            value = capture(clone, net.normalise(x), [layer])[layer][rows, rows].mean((1, 2)).sum()
             gradient = torch.autograd.grad(value, x)[0]
         x = (x.detach() + 0.01 * gradient.sign()).clamp(0, 1)
         yield
 
 
-def ours(net: sp.Network, layer: str, images: int, parametrisation: str, transforms: float):
-    settings = sp.AscentSettings(
-        steps=512, size=min(net.input_size[1:]), copies=images, parametrisation=parametrisation, transforms=transforms
-    )
+def ours(net: sp.Network, layer: str, images: int, **options: object) -> Iterator[None]:
+    """An endless row of steps of ours, the first sixteen of every picture left out of the comparison."""
+    settings = sp.AscentSettings(steps=512, redirect=0, **options)
     while True:
-        for step in sp.ascend(net, f"{layer}:0", settings):
+        for step in sp.ascend(net, [f"{layer}:{channel}" for channel in range(images)], settings):
             yield
             if step.step == 500:
                 break
 
 
-def per_step(rows: dict, device: torch.device, rounds: int, steps: int) -> dict[str, float]:
-    """Median time of a step in seconds, of each row, taking turns."""
+def lucent(module: torch.nn.Module, layer: str, steps: int) -> float:
+    """Seconds of processor time of a step of torch-lucent at its defaults, for one channel."""
+    from lucent.optvis import render
+
+    fresh = copy.deepcopy(module)  # it leaves its hooks on the network: a fresh one, outside the measured time
+    begin = clock(torch.device("cpu"))
+    render.render_vis(fresh, f"{layer}:0", thresholds=(steps,), progress=False, show_image=False)
+    return (clock(torch.device("cpu")) - begin) / steps
+
+
+def in_turns(rows: dict[str, Iterator[None]], device: torch.device, rounds: int, steps: int) -> dict[str, list[float]]:
+    """Seconds a step of each row, a value a round, taking turns."""
     for steps_of in rows.values():
-        for _ in range(18):  # past the redirected steps and every warm-up
+        for _ in range(3):
             next(steps_of)
     times: dict[str, list[float]] = {name: [] for name in rows}
     for _ in range(rounds):
@@ -85,44 +103,95 @@ def per_step(rows: dict, device: torch.device, rounds: int, steps: int) -> dict[
             for _ in range(steps):
                 next(steps_of)
             times[name].append((clock(device) - begin) / steps)
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def spread(numerators: list[float], denominators: list[float]) -> tuple[float, str]:
+    """The ratio of the medians, and the smallest and largest of a round."""
+    each = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    ratio = statistics.median(numerators) / statistics.median(denominators)
+    return ratio, f"{min(each):.2f} to {max(each):.2f}"
+
+
+def beside_bare(device: torch.device, rounds: int, lines: list, details: dict) -> None:
+    for name, make, given, images in CASES:
+        net = make(device)
+        layer = given or sp.synthesis.default_layer(net)
+        rows = {
+            "bare": bare(net, layer, images),
+            "ours": ours(net, layer, images, size=min(net.input_size[1:])),
+            "pixel, no transforms": ours(
+                net, layer, images, size=min(net.input_size[1:]), parametrisation="pixel", transforms=0.0
+            ),
+        }
+        times = in_turns(rows, device, rounds, 2 if net.input_size[1] > 100 else 10)
+        ratio, around = spread(times["ours"], times["bare"])
+        plain, _ = spread(times["pixel, no transforms"], times["bare"])
+        print(f"{name}, {layer}: ours / bare {ratio:.2f} ({around}); pixel, no transforms {plain:.2f}", flush=True)
+        details[f"{name}, {layer}"] = {f"seconds a step, {row}": statistics.median(t) for row, t in times.items()}
+        lines.append(record.line(f"gradient ascent, {name}, {layer}", "the bare step", ratio, around, "1.10"))
+
+
+def first_picture(lines: list, details: dict) -> None:
+    """Time from the question to a finished picture of 64 steps, of one channel of a middle layer."""
+    found = {}
+    for name in ("textures-alexnet", "textures-vgg", "textures-resnet"):
+        net = sp.load(f"bundled:{name}")
+        unit, begin = f"{sp.synthesis.default_layer(net)}:3", clock(net.device)
+        *_, last = sp.ascend(net, unit, sp.AscentSettings(steps=64))
+        found[name] = clock(net.device) - begin
+        print(f"{name}, {unit}: {found[name]:.2f} s to a picture of 64 steps, {last.images.shape[2]} pixels")
+    details["first picture"] = found
+    times = f"{min(found.values()):.2f} to {max(found.values()):.2f} s"
+    slowest = max(found.values()) / 2
+    lines.append(record.line("first picture of a middle-layer channel, 64 steps", "2 s", slowest, times, "1.00"))
+
+
+def beside_lucent(rounds: int, lines: list, details: dict) -> tuple[str, ...]:
+    if importlib.util.find_spec("lucent") is None:
+        print("torch-lucent is not installed; `pip install --no-deps torch-lucent kornia==0.4.1 decorator` adds it")
+        lines.append(record.line("gradient ascent, ResNet-18", "torch-lucent", "not installed", "", "5.00"))
+        return ()
+    torch.manual_seed(0)
+    module = models.resnet18().eval()
+    net = sp.Network(module, input_size=(3, 224, 224))
+    for layer in LUCENT_LAYERS:
+        steps_of = ours(net, layer, SIXTEEN)
+        next(steps_of)
+        times: dict[str, list[float]] = {"lucent": [], "ours": []}
+        for _ in range(rounds):
+            times["lucent"].append(lucent(module, layer, 3))
+            begin = clock(torch.device("cpu"))
+            next(steps_of)
+            times["ours"].append((clock(torch.device("cpu")) - begin) / SIXTEEN)
+        ratio, around = spread(times["lucent"], times["ours"])
+        print(f"ResNet-18, {layer}: {ratio:.1f} times torch-lucent's channels a minute ({around})", flush=True)
+        details[f"lucent, {layer}"] = {
+            f"seconds a channel and step, {k}": statistics.median(t) for k, t in times.items()
+        }
+        question = f"channels a minute, ResNet-18 {layer}, equal steps"
+        lines.append(record.line(question, "torch-lucent's (more is better)", ratio, around, "5.00"))
+    return ("torch-lucent", "kornia")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--images", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
+    warnings.simplefilter("ignore")  # the peer's, of old releases of what it needs
+    lines: list = []
+    details: dict = {}
     if device.type == "cpu":
         torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {device}, batch of {args.images}\n")
-    lines, details = [], {}
-    print("| network | ms, bare | ours / bare | pixel, no transforms | ours / bare stopped at the layer |")
-    print("|---|---|---|---|---|")
-    for name, make, layer, size in CASES:
-        net = sp.Network(make().to(device), input_size=size)
-        rows = {
-            "whole": bare(net, None, args.images),
-            "stopped": bare(net, layer, args.images),
-            "ours": ours(net, layer, args.images, "fourier", 1.0),
-            "plain": ours(net, layer, args.images, "pixel", 0.0),
-        }
-        found = per_step(rows, device, args.rounds, 4 if size[1] > 100 else 10)
-        print(
-            f"| {name}, {layer} | {1000 * found['whole']:.1f} | {found['ours'] / found['whole']:.2f} "
-            f"| {found['plain'] / found['whole']:.2f} | {found['ours'] / found['stopped']:.2f} |",
-            flush=True,
-        )
-        details[f"{name}, {layer}"] = {f"seconds a step, {row}": seconds for row, seconds in found.items()}
-        ratio = found["ours"] / found["stopped"]
-        lines.append(
-            record.line(f"gradient ascent, {name}, {layer}", "the bare step, stopped there", ratio, aim="1.10")
-        )
-    setup = f"{device}, batch of {args.images}, medians of {args.rounds} interleaved runs"
-    print(record.write("synthesis", setup, lines, details))
+    first_picture(lines, details)
+    beside_bare(device, args.rounds, lines, details)
+    packages = beside_lucent(max(3, args.rounds // 3), lines, details) if device.type == "cpu" else ()
+    packages = tuple(name for name in packages if importlib.metadata.version(name))
+    setup = f"{device}, medians of {args.rounds} rounds in turns, one thread, processor time"
+    print(record.write("synthesis", setup, lines, details, packages))
 
 
 if __name__ == "__main__":

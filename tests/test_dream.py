@@ -1,10 +1,14 @@
 """DeepDream: the layer's objective rises, the picture keeps its size, octaves and tiles fit."""
 
+import weakref
+
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from sp_core.errors import SpError
 from sp_core.network import Network
@@ -122,10 +126,46 @@ def test_no_tile_is_larger_than_asked_for():
     assert max(max(shape) for shape in real) <= 64 and min(min(shape) for shape in real) > 32
 
 
+class Held(TorchDispatchMode):
+    """The largest tensor that is made, and how many tensors as large as the picture are held at once."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.largest, self.most = size, 0, 0
+        self.seen = weakref.WeakValueDictionary()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, torch.Tensor):
+                self.largest = max(self.largest, tensor.numel())
+                if tensor.numel() >= self.size:
+                    self.seen[id(tensor)] = tensor
+        self.most = max(self.most, len({tensor.data_ptr() for tensor in self.seen.values()}))
+        return out
+
+
+@pytest.mark.parametrize("side", [160, 320])
+def test_memory_grows_only_by_the_pictures_own_buffers(side):
+    """However large the picture, nothing larger than it is made, and only a handful of its size are held."""
+    image = torch.rand(3, side, side)
+    settings = DreamSettings(target="4", octaves=2, steps=2, tile=64)
+    with Held(image.numel()) as held:
+        last(dream(convolutional(), image, settings))
+    assert held.largest == image.numel() and 3 <= held.most <= 8
+
+
 def test_large_pictures_are_made_smaller_and_it_is_said():
     final = last(dream(convolutional(), torch.rand(3, 100, 200), DreamSettings(steps=1, max_pixels=5000)))
     assert final.image.shape == (3, 50, 100)
     assert "200×100 was made smaller, 100×50" in final.note
+
+
+def test_the_default_layer_computes_something():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(2), nn.Dropout(), nn.Conv2d(4, 4, 3), nn.MaxPool2d(2))
+    assert deepdream.default_layer(Network(module, input_size=(3, 32, 32))) == "0"
+    only = Network(nn.Sequential(nn.AvgPool2d(2)), input_size=(3, 32, 32))
+    assert deepdream.default_layer(only) == "0", "rather a pooling than none"
 
 
 def test_a_pil_picture_and_a_guide():

@@ -1,16 +1,30 @@
 """Singular values against the SVD, ranks against hand-made spectra, random bands against drawn matrices."""
 
+import json
 import math
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 import sp_core as sp
+from sp_core.cli import main
 from sp_core.errors import SpError
 from sp_core.network import Network
-from sp_core.weights import effective_rank, energy_rank, random_band, read_spectra, stable_rank, weights
-from sp_core.weights.spectra import _marchenko_pastur, gram_values, spectrum_steps
+from sp_core.weights import (
+    MATRICES,
+    band_of,
+    effective_rank,
+    energy_rank,
+    random_band,
+    read_spectra,
+    spectra_so_far,
+    stable_rank,
+    weights,
+)
+from sp_core.weights.random_spectra import _marchenko_pastur
+from sp_core.weights.spectra import gram_values, spectrum_steps
 
 
 def _network(*layers: nn.Module, size=(3, 8, 8)) -> Network:
@@ -39,15 +53,133 @@ def test_every_weight_equals_its_svd():
         assert (own[:-1] >= own[1:]).all()
 
 
-def test_positions_view_equals_one_svd_a_position():
+def test_positions_equal_one_svd_a_position():
     net = _network(nn.Conv2d(3, 5, 3), nn.Flatten(), nn.Linear(180, 4))
-    values = sp.singular_values(net, view="positions")
+    values = sp.singular_values(net, matrix="positions")
     weight = net.module[0].weight.double()
     for index in range(9):
         _close(values["0.weight"][index], weight[:, :, index // 3, index % 3])
     _close(values["2.weight"][0], net.module[2].weight)
-    with pytest.raises(SpError, match="'flat' or 'positions'; got 'sideways'"):
-        sp.singular_values(net, view="sideways")
+    pooled = {row.layer: row for row in read_spectra(net, "positions")}
+    assert torch.equal(pooled["0"].values, values["0.weight"].flatten().sort(descending=True).values)
+    assert (pooled["0"].matrix, pooled["0"].block, pooled["2"].matrix) == ("positions", (5, 3), "flat")
+    with pytest.raises(SpError, match="must be one of flat, positions, operator; got 'sideways'"):
+        sp.singular_values(net, matrix="sideways")
+
+
+def _dense(conv: nn.Module, size: tuple[int, ...]) -> torch.Tensor:
+    """The circular convolution as a matrix, one column a pixel, in float64: what a picture of one pixel becomes."""
+    pixels = torch.eye(math.prod(size), dtype=torch.float64).view(-1, *size)
+    reach = [gap * (taps - 1) for taps, gap in zip(conv.kernel_size, conv.dilation, strict=True)]
+    padding = [side for extent in reversed(reach) for side in (0, extent)]
+    run = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(reach)]
+    padded = F.pad(pixels, padding, mode="circular")
+    weight = conv.weight.detach().double()
+    return run(padded, weight, None, conv.stride, 0, conv.dilation, conv.groups).flatten(1).T
+
+
+CONVOLUTIONS = {
+    "plain": (nn.Conv2d(3, 5, 3, padding=1), (3, 6, 7)),
+    "stride": (nn.Conv2d(4, 6, 3, stride=2, padding=1), (4, 8, 6)),
+    "asymmetric, groups": (nn.Conv2d(4, 6, (3, 1), stride=(2, 3), padding=(1, 0), groups=2), (4, 8, 9)),
+    "dilation": (nn.Conv2d(3, 4, 3, dilation=2, padding=2), (3, 5, 8)),
+    "depthwise": (nn.Conv2d(6, 6, 3, padding=1, groups=6), (6, 5, 5)),
+    "one axis": (nn.Conv1d(3, 4, 5, stride=2, padding=2), (3, 12)),
+    "three axes": (nn.Conv3d(2, 3, 3, padding=1, stride=(1, 2, 1)), (2, 3, 4, 3)),
+    "kernel as large as the map": (nn.Conv2d(2, 3, 4, padding="same"), (2, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS)
+def test_the_operator_equals_the_dense_matrix_of_the_circular_convolution(case):
+    conv, size = CONVOLUTIONS[case]
+    net = Network(_Row(conv, size), name="one", input_size=(1, 1, math.prod(size)))
+    (row,) = read_spectra(net, "operator")
+    dense = _dense(conv, size)
+    expected = torch.linalg.svdvals(dense)
+    assert (row.rows, row.columns, row.maps) == (*dense.shape, size[1:])
+    assert row.values.shape == expected.shape
+    assert (row.values - expected).abs().max() <= 2e-7 * expected[0]
+
+
+class _Row(nn.Module):
+    """A convolution over any number of axes as a network that takes flat pictures."""
+
+    def __init__(self, conv: nn.Module, size: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv, self.size = conv, size
+
+    def forward(self, x):
+        return self.conv(x.reshape(len(x), *self.size)).flatten(1)
+
+
+def test_a_transposed_convolution_has_the_values_of_its_adjoint():
+    up = nn.ConvTranspose2d(4, 6, 4, stride=2, padding=1, groups=2)
+    net = Network(nn.Sequential(up), name="up", input_size=(4, 5, 3))
+    (row,) = read_spectra(net, "operator")
+    down = nn.Conv2d(6, 4, 4, stride=2, groups=2)
+    down.weight = up.weight
+    expected = torch.linalg.svdvals(_dense(down, (6, 10, 6)))
+    assert (row.rows, row.columns, row.maps) == (6 * 60, 4 * 15, (10, 6))
+    assert (row.values - expected).abs().max() <= 2e-7 * expected[0]
+
+
+def test_the_operator_of_a_1x1_convolution_is_its_matrix_at_every_pixel():
+    net = _network(nn.Conv2d(3, 4, 1), nn.Flatten(), nn.Linear(256, 5))
+    flat, operator = sp.singular_values(net), sp.singular_values(net, matrix="operator")
+    assert torch.allclose(operator["0.weight"], flat["0.weight"].repeat_interleave(64), rtol=1e-9)
+    assert torch.equal(operator["2.weight"], flat["2.weight"]), "a linear layer is one matrix in any case"
+
+
+def test_the_operator_is_made_in_pieces_and_on_smaller_maps(monkeypatch):
+    net = _network(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.Conv2d(4, 4, 3, padding=1), size=(3, 20, 12))
+    whole = read_spectra(net, "operator")
+    monkeypatch.setattr("sp_core.weights.operator.CHUNK", 100)
+    assert all(torch.allclose(a.values, b.values) for a, b in zip(whole, read_spectra(net, "operator"), strict=True))
+    *_, small = spectra_so_far(net, "operator", 8)
+    assert [row.maps for row in whole] == [(20, 12), (10, 6)] and [row.maps for row in small] == [(8, 8), (8, 6)]
+    for one, other in zip(whole, small, strict=True):  # a sample of the same curve
+        assert other.values[0] <= one.values[0] * 1.02 and other.values[0] >= one.values[0] * 0.8
+
+
+def test_layers_without_maps_have_no_operator():
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.unused = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return self.conv(x)
+
+    net = Network(Spare(), name="spare", input_size=(3, 6, 6))
+    assert list(sp.singular_values(net, matrix="operator")) == ["conv.weight"]
+    assert list(sp.singular_values(net, matrix="positions")) == ["conv.weight", "unused.weight"]
+
+
+def test_the_verb_reads_the_matrix_that_is_meant(capsys):
+    asked = ["singular-values", "bundled:textures-vgg", "--layer", "features.0", "--matrix", "operator", "--largest"]
+    assert main([*asked, "8", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    (row,) = answer["weights"]
+    assert (answer["matrix"], row["matrix"], row["maps"]) == ("operator", "operator", [8, 8])
+    expected = sp.singular_values(sp.load("bundled:textures-vgg"), "operator", largest=8)["features.0.weight"]
+    assert row["values"] == pytest.approx(expected.tolist())
+    assert main([*asked, "0"]) == 2
+    assert "--largest must be a side in pixels from 1 to 4096; got 0." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("matrix", MATRICES)
+def test_a_random_weight_lies_in_its_band_whichever_matrix_is_meant(matrix):
+    torch.manual_seed(5)
+    convs = [nn.Conv2d(8, 16, 3, padding=1), nn.Conv2d(16, 16, 3, stride=2, padding=1), nn.Conv2d(16, 12, 3, groups=4)]
+    for conv in convs:
+        nn.init.normal_(conv.weight)
+    for row in read_spectra(_network(*convs, size=(8, 24, 24)), matrix):
+        band = band_of(row)
+        places = (torch.arange(len(band.mean)) + 0.5) / len(band.mean)
+        at = (places * len(row.values)).long()
+        off = (row.values[at] / row.values.norm() - band.mean).abs() / band.mean[0]
+        assert off.median() < 0.05 and off.max() < 0.2, row.layer
 
 
 @pytest.mark.parametrize(("rows", "columns", "rank"), [(40, 90, 7), (90, 40, 7), (30, 30, 1), (64, 64, 64)])

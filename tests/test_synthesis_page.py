@@ -20,7 +20,7 @@ def opened(**state) -> AppTest:
 
 
 def reached(app: AppTest) -> float:
-    return next(float(metric.value) for metric in app.metric if metric.label == "Activation reached")
+    return next(float(metric.value) for metric in app.metric if metric.label == "Reached")
 
 
 def test_a_first_picture_is_there_without_a_click():
@@ -34,6 +34,26 @@ def test_low_is_lower_than_high():
     high = reached(app)
     app.selectbox(key="sign").set_value("low").run()
     assert reached(app) < 0 < high
+
+
+def forgetting():
+    from types import SimpleNamespace
+
+    import streamlit as st
+
+    from pages.synthesis_views.choice import forget_of_another
+
+    forget_of_another(SimpleNamespace(identity=st.session_state["net"]), "ascent", ("colours",))
+
+
+def test_another_network_gets_its_own_usual_choices_and_a_link_keeps_its():
+    app = AppTest.from_function(forgetting)
+    app.session_state["net"], app.session_state["colours"] = "small", "textures"
+    app.run().run()
+    assert app.session_state["colours"] == "textures", "what came with the link, or was chosen for this network"
+    app.session_state["net"] = "large"
+    app.run()
+    assert "colours" not in app.session_state
 
 
 def test_a_size_that_does_not_run_is_a_sentence():

@@ -7,7 +7,7 @@ import streamlit as st
 
 import sp_core as sp
 from pages.synthesis_views import real
-from pages.synthesis_views.choice import choose_layer, is_small
+from pages.synthesis_views.choice import choose_layer, forget_of_another, is_small
 from pages.ui import live, pick, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
@@ -16,6 +16,10 @@ from sp_core.figures.synthesis import growth, sheet
 from sp_core.synthesis.settings import PARAMETRISATIONS
 
 EXAMPLES = 256  # textures whose colour statistics the pictures get
+COLOURS = (
+    "Pictures get the colours of what the network was trained on (and with maco its magnitudes at each frequency): the "
+    "bundled networks' textures, ImageNet's published colours, or those of the image in the sidebar."
+)
 TEXT = (
     "Adam moves a picture, not the weights, so that a unit answers more strongly. Every step sees the picture "
     "shifted, zoomed and turned a little, so that what survives is what the unit responds to and not one lucky "
@@ -32,12 +36,13 @@ SOURCE = (
 
 def draw(here: Selection) -> None:
     """The choices, the pictures as they grow, and what they reached."""
+    forget_of_another(here.net, "ascent", ("count", "colours"))
     goals = choose_goals(here.net)
     settings, colours = choose_settings(is_small(here.net))
     last, _ = live.run(
-        lambda: sp.ascend(here.net, goals, settings, examples=examples(here.net, colours)),
+        lambda: sp.ascend(here.net, goals, settings, examples=examples(here, colours)),
         key="ascent",
-        settings=(here.net.identity, tuple(goals), settings, colours),
+        settings=(*(here.key if colours == "my image" else (here.net.identity,)), tuple(goals), settings, colours),
         total=settings.steps,
         draw=lambda step: sheet(step.images, columns(len(step.names))).image,
         text=lambda step: f"step {step.step} of {step.steps}, activation {float(step.activation.mean()):.3g}",
@@ -61,11 +66,13 @@ def columns(count: int) -> int:
     return min(count, 4)
 
 
-def examples(net: sp.Network, colours: str):
-    """Textures as the network is fed with them, or None for ImageNet's colours."""
+def examples(here: Selection, colours: str):
+    """Images whose colours and magnitudes the pictures get, as the network is fed with them; None for ImageNet's."""
+    if colours == "my image":
+        return here.net.view(here.image)[None]
     if colours != "textures":
         return None
-    return Textures(EXAMPLES, size=min(64, *net.input_size[1:])).batch(0, EXAMPLES, network=net)[0]
+    return Textures(EXAMPLES, size=min(64, *here.net.input_size[1:])).batch(0, EXAMPLES, network=here.net)[0]
 
 
 def choose_goals(net: sp.Network) -> list[str]:
@@ -99,7 +106,14 @@ def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
         made = choose("Parametrisation", PARAMETRISATIONS, "by", width=160)
         steps = st.select_slider("Steps", [32, 64, 128, 256, 512], 64, key="steps", bind="query-params", width=200)
         seed = st.number_input("Seed", 0, 99_999, key="seed", bind="query-params", width=120)
-        colours = choose("Colours of", ["textures", "ImageNet"], "colours", index=0 if small else 1, width=160)
+        colours = choose(
+            "Colours of",
+            ["textures", "ImageNet", "my image"],
+            "colours",
+            index=0 if small else 1,
+            width=160,
+            help=COLOURS,
+        )
     with st.expander("More", icon=":material/tune:"), st.container(horizontal=True, vertical_alignment="bottom"):
         words = "Shorter side in pixels; 0 is what the unit can see, with a margin."
         size = st.number_input("Size", 0, 512, 0, key="size", bind="query-params", width=120, help=words)
@@ -126,10 +140,13 @@ def results(here: Selection, last: sp.synthesis.AscentStep, goals: list[str], se
         caption = f"{last.names[index]}, {sprite.tile[1]}×{sprite.tile[0]} pixels"
         show.picture(sprite.cut(index), alt=f"What drives {last.names[index]}", width=side, caption=caption)
         reached, strongest = st.columns(2)
-        reached.metric("Activation reached", f"{float(last.activation[index]):.4g}")
+        reached.metric(
+            "Reached", f"{float(last.activation[index]):.4g}", help="The activation that was raised or lowered."
+        )
         if last.peak is not None:
-            word = "Where it is strongest" if settings.sign > 0 else "Where it is weakest"
-            strongest.metric(word, f"{float(last.peak[index]):.4g}")
+            word = "Strongest" if settings.sign > 0 else "Weakest"
+            words = "The unit at the one position where it is so: what real patches are ranked by."
+            strongest.metric(word, f"{float(last.peak[index]):.4g}", help=words)
         if not last.last:
             st.caption("Stopped before the end: measured on the shifted, zoomed and turned pictures.")
         if last.peak is not None:
@@ -146,6 +163,9 @@ def downloads(
         side = min(64, *here.net.input_size[1:])
         code += f"textures = sp.datasets.textures.Textures({EXAMPLES}, size={side})\n"
         code += f"examples, _ = textures.batch(0, {EXAMPLES}, network=net)\n"
+        given = ", examples=examples"
+    elif colours == "my image":
+        code += "examples = net.view(sp.open_image('picture.png'))[None]\n"
         given = ", examples=examples"
     code += f"*_, last = sp.ascend(net, {goals!r}, settings{given})\nlast.images  # [n, c, h, w] in [0, 1]\n"
     numbers = {"images": last.images.cpu().numpy(), "activation": last.activation.cpu().numpy()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import streamlit as st
+
 import sp_core as sp
 from pages.ui.pick import choose
 
@@ -21,3 +23,12 @@ def choose_layer(net: sp.Network, names: Sequence[str], key: str) -> str:
 def is_small(net: sp.Network) -> bool:
     """Whether several pictures take about a second."""
     return max(net.input_size[1:]) <= 96
+
+
+def forget_of_another(net: sp.Network, view: str, keys: Sequence[str]) -> None:
+    """Drop choices whose usual value depends on the network when another one is chosen; those of a link are kept."""
+    seen = f"{view} of"
+    if st.session_state.get(seen, net.identity) != net.identity:
+        for key in keys:
+            st.session_state.pop(key, None)
+    st.session_state[seen] = net.identity

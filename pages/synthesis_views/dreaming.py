@@ -6,7 +6,7 @@ import streamlit as st
 from PIL import Image
 
 import sp_core as sp
-from pages.synthesis_views.choice import choose_layer, is_small
+from pages.synthesis_views.choice import choose_layer, forget_of_another, is_small
 from pages.ui import cache, live, pick, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
@@ -28,6 +28,7 @@ def draw(here: Selection) -> None:
     if not maps:
         st.info(f"{here.net.name} has no layer with maps, so there is nothing to dream of.")
         return
+    forget_of_another(here.net, "dreaming", ("pixels",))
     settings = choose_settings(here.net, maps)
     guide, guide_key = choose_guide()
     last, finished = live.run(

@@ -27,6 +27,7 @@ from sp_core.synthesis.settings import DreamSettings
 
 SMALLEST = 32  # pixels of the shorter side of the first octave
 MOST_OCTAVES = 5  # when their number is not given
+_PASSING = ("Pool", "Dropout", "Identity", "Shuffle", "Upsample")  # kinds of layers that compute nothing new
 _GUIDE_SIDE = 224  # pixels: the guide is looked at in about this size
 
 
@@ -110,17 +111,18 @@ def _steps(
     clone = net.clone()
     generator = torch.Generator().manual_seed(settings.seed)
     picture = picture[None].to(net.device)
-    detail = torch.zeros_like(picture)
+    detail: Tensor | None = None  # what the octaves before have changed
     moved = False
     for number, size in enumerate(sizes):
         base = picture if size == tuple(picture.shape[2:]) else _resized(picture, size)
-        current = (base + _resized(detail, size)).clamp(0, 1)
+        current = base.clone() if detail is None else (base + _resized(detail, size)).clamp_(0, 1)
         for index in range(settings.steps):
             value, gradient = _gradient(net, clone, current, objective, settings, generator)
-            size_of = gradient.abs().mean()
+            size_of = gradient.norm(1) / gradient.numel()
             if float(size_of) > 0:
                 moved = True
-                current = (current + settings.strength / 255 * gradient / size_of).clamp(0, 1)
+                # A step's record keeps its picture, so a new one is made; all else is done in place.
+                current = gradient.mul_(settings.strength / 255 / size_of).add_(current).clamp_(0, 1)
             if not torch.isfinite(size_of):
                 raise SpError(
                     f"The gradient of {objective.name} is NaN or infinite on this picture; choose another layer."
@@ -129,7 +131,7 @@ def _steps(
             yield DreamStep(
                 step, len(sizes) * settings.steps, number + 1, len(sizes), current[0], value, objective.name, note
             )
-        detail = current - base
+        detail = current - base if number + 1 < len(sizes) else detail
     if not moved:
         raise SpError(
             f"{objective.name} has no gradient anywhere on this picture, so there was nothing to strengthen; "
@@ -187,11 +189,15 @@ def octave_sizes(size: tuple[int, int], settings: DreamSettings) -> list[tuple[i
 
 
 def default_layer(net: Network) -> str:
-    """A layer about two thirds of the way up the maps: high enough for things, low enough for sharp ones."""
-    maps = [layer.name for layer in net.layers if layer.is_map and min(layer.output_shape[1:]) > 1]
+    """A layer about two thirds of the way up the maps: high enough for things, low enough for sharp ones.
+
+    Not one that only passes values on, as pooling does: indexes of patches leave those out.
+    """
+    maps = [layer for layer in net.layers if layer.is_map and min(layer.output_shape[1:]) > 1]
     if not maps:
         raise SpError(f"{net.name} has no layer with maps, so there is nothing to dream of.")
-    return maps[(len(maps) - 1) * 2 // 3]
+    making = [layer for layer in maps if not (layer.leaf and any(word in layer.kind for word in _PASSING))] or maps
+    return making[(len(making) - 1) * 2 // 3].name
 
 
 def _objective(net: Network, settings: DreamSettings, guide: Image.Image | Tensor | None) -> Objective:

@@ -126,8 +126,9 @@ class _Work:
     def values(self, probe: Probe) -> Tensor:
         """The objective of each picture, ``[n]``."""
         copies, found = self.settings.copies, []
-        for index, objective in enumerate(self.plan.objectives):
-            value = objective(probe.images(index * copies, (index + 1) * copies))
+        parts = probe.split(copies) if len(self.plan.objectives) > 1 else [probe]
+        for objective, part in zip(self.plan.objectives, parts, strict=True):
+            value = objective(part)
             if value.shape != (copies,):
                 raise SpError(f"An objective gives one number an image; {objective.name} gives {list(value.shape)}.")
             found.append(value)
@@ -156,28 +157,30 @@ def _steps(work: _Work, picture: Parametrisation, reference: Tensor | None) -> I
     names = tuple(name for name in plan.names for _ in range(settings.copies))
     watch = TakeOff(names, settings)
     history: list[Tensor] = []
+    down = torch.full((len(names),), -float(settings.sign))  # Adam goes down, and the objective is to rise
     for step in range(1, settings.steps + 1):
         with _gradients():
             images = seen = picture.images()
             for change in changes:
                 seen = change(seen, generator)
             values = work.values(work.probe(seen))
-            loss = -settings.sign * values.sum()
-            if loss.requires_grad and watch.wants_redirect(step):
-                redirect(loss)
-            gradients = _gradient(loss, picture.parameters)
+            moves = values.requires_grad
+            if moves and watch.wants_redirect(step):
+                redirect(values)
+            gradients = _gradient(values, picture.parameters, down)
             adam.step(gradients)
-        watch.note(step, values.detach(), gradients if loss.requires_grad else None)
+        reached = values.detach()
+        watch.note(step, reached, gradients if moves else None)
         if step == settings.steps or watch.hopeless:
             break
-        history.append(values.detach())
+        history.append(reached)
         yield AscentStep(step, settings.steps, _shown(images), history[-1], names, watch.messages, tuple(history))
     with torch.no_grad():
         images = picture.images()
         probe = work.probe(images)
         values = work.values(probe)
         peak = work.peaks(probe, values)
-    watch.note(step, values, gradients if loss.requires_grad else None, last=True)
+    watch.note(step, values, gradients if moves else None, last=True)
     done = (*history, values)
     result = AscentStep(step, settings.steps, _shown(images), values, names, watch.messages, done, True, peak)
     if reference is not None and settings.sign > 0:
@@ -206,19 +209,19 @@ class Adam:
     def step(self, gradients: Sequence[Tensor]) -> None:
         """Move each parameter against its gradient."""
         self._count += 1
-        first, second = 1 - 0.9**self._count, 1 - 0.999**self._count
+        # The corrections of both means for their start at zero, as numbers: two passes less over the parameters.
+        first, second = 1 - 0.9**self._count, math.sqrt(1 - 0.999**self._count)
         for (parameter, mean, square), gradient in zip(self._rows, gradients, strict=True):
             mean.lerp_(gradient, 0.1)
             square.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-            size = square.sqrt().mul_(1 / math.sqrt(second)).add_(1e-8)
-            parameter.addcdiv_(mean, size, value=-self._rate / first)
+            parameter.addcdiv_(mean, square.sqrt().add_(1e-8 * second), value=-self._rate * second / first)
 
 
-def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """The gradient of each parameter; zeros where there is no path to it."""
-    if not loss.requires_grad:
+def _gradient(values: Tensor, parameters: Sequence[Tensor], down: Tensor) -> list[Tensor]:
+    """The gradient of the sum of ``values * down`` for each parameter; zeros where there is no path to it."""
+    if not values.requires_grad:
         return [torch.zeros_like(parameter) for parameter in parameters]
-    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    found = torch.autograd.grad(values, parameters, down.to(values), allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, found, strict=True)]
 
 

@@ -38,9 +38,18 @@ class Probe:
         """The output of ``layer`` before its ReLU, where it ends in one; else the output."""
         return self.before.get(layer, self.maps[layer])
 
-    def images(self, start: int, stop: int) -> Probe:
-        """The same probe, for the images ``start`` to ``stop`` alone."""
-        return Probe(*({name: t[start:stop] for name, t in part.items()} for part in (self.maps, self.before)))
+    def split(self, size: int) -> list[Probe]:
+        """The probes of ``size`` images each; together they cost one pass over the maps' gradients, not one each."""
+        maps, before = ({name: t.split(size) for name, t in part.items()} for part in (self.maps, self.before))
+        counts = {len(pieces) for pieces in (*maps.values(), *before.values())}
+        if len(counts) != 1:
+            raise SpError(
+                f"The layers {', '.join(maps)} do not keep the images of a batch apart; ask for one at a time."
+            )
+        return [
+            Probe(*({name: pieces[index] for name, pieces in part.items()} for part in (maps, before)))
+            for index in range(counts.pop())
+        ]
 
 
 @dataclass(frozen=True)

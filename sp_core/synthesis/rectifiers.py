@@ -45,15 +45,15 @@ class BeforeReLU(TorchFunctionMode):
         return {name: pair[1] for name, pair in found.items() if pair is not None}
 
 
-def redirect(loss: Tensor) -> int:
-    """Hang Lucid's redirected gradient on every ReLU of the graph of ``loss``, to be minimised; returns how many.
+def redirect(values: Tensor) -> int:
+    """Hang Lucid's redirected gradient on every ReLU of the graph of ``values``; returns how many.
 
-    For each sample whose whole gradient at a ReLU is zero, the gradient of its output is passed on except where it
-    would push a negative input further down, or (ReLU6, hardtanh) one above the maximum further up. The hooks are on
-    the graph of this one backward pass and go with it.
+    For each sample whose whole gradient at a ReLU is zero, the gradient of its output is passed on except where a step
+    against it would push a negative input further down, or (ReLU6, hardtanh) one above the maximum further up. The
+    hooks are on the graph of this one backward pass and go with it.
     """
     count = 0
-    for node in _nodes(loss.grad_fn):
+    for node in _nodes(values.grad_fn):
         limits = _limits(node)
         if limits is not None:
             node.register_hook(_redirected(*limits))

@@ -82,7 +82,7 @@ class DreamSettings:
         jitter: largest random shift before each step in pixels, 0 to 128; at most a quarter of the shorter side.
         seed: of the shifts, 0 to 2**63 - 1.
         tile: the largest side in pixels that goes through the network at once, 64 to 1024; bounds the memory.
-        max_pixels: a larger picture is made smaller first, and the records say so; 4096 to 8,000,000.
+        max_pixels: a larger picture is made smaller first, and the records say so; 4096 to 16,000,000.
     """
 
     target: Any = None
@@ -104,7 +104,7 @@ class DreamSettings:
         _whole("jitter", self.jitter, 0, 128)
         _whole("seed", self.seed, 0, 2**63 - 1)
         _whole("tile", self.tile, 64, 1024)
-        _whole("max_pixels", self.max_pixels, 4096, 8_000_000)
+        _whole("max_pixels", self.max_pixels, 4096, 16_000_000)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:

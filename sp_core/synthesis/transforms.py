@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,15 +44,25 @@ def resample(images: Tensor, shift: tuple[float, float] = (0, 0), zoom: float = 
     >>> bool((resample(torch.eye(4)[None, None], (0, 1))[0, 0, 0] == torch.tensor([1, 1, 0, 0])).all())
     True
     """
-    n, _, h, w = images.shape
+    n, c, h, w = images.shape
     cos, sin = math.cos(math.radians(degrees)) / zoom, math.sin(math.radians(degrees)) / zoom
     down, right = shift
-    # Where each target pixel comes from, in grid_sample's units: -1 … 1 across the picture, so the axes differ.
-    row_x = [cos, sin * h / w, -(cos * right + sin * down) * 2 / w]
-    row_y = [-sin * w / h, cos, (sin * right - cos * down) * 2 / h]
-    theta = torch.tensor([[row_x, row_y]], dtype=images.dtype, device=images.device)
-    grid = F.affine_grid(theta, [1, 1, h, w], align_corners=False)
-    return F.grid_sample(images, grid.expand(n, -1, -1, -1), "bilinear", "reflection", align_corners=False)
+    # Where each target pixel comes from, in grid_sample's units: -1 … 1 across the picture, so the axes differ. As
+    # complex numbers x + iy, so that the whole grid is one sum of a row and a column.
+    along = complex(cos, -sin * w / h)
+    across = complex(sin * h / w, cos)
+    start = complex(-(cos * right + sin * down) * 2 / w, (sin * right - cos * down) * 2 / h)
+    kind = torch.complex128 if images.dtype == torch.float64 else torch.complex64
+    row, column = (_centres(length, kind, images.device) for length in (w, h))
+    grid = torch.view_as_real((row * along + start) + (column * across)[:, None]).to(images.dtype)
+    planes = images.reshape(1, n * c, h, w)  # as channels of one picture they share the work on the grid
+    return F.grid_sample(planes, grid[None], "bilinear", "reflection", align_corners=False).view(images.shape)
+
+
+@lru_cache(maxsize=32)
+def _centres(length: int, kind: torch.dtype, device: torch.device) -> Tensor:
+    """The centres of ``length`` pixels that fill -1 … 1."""
+    return ((2 * torch.arange(length, device=device) + 1) / length - 1).to(kind)
 
 
 def usual(size: tuple[int, int], strength: float = 1.0) -> tuple[RandomAffine, ...]:

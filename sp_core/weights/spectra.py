@@ -1,8 +1,7 @@
-"""Singular values of weight matrices, ranks that follow from them, and what a random matrix would have.
+"""Singular values of weight matrices and the ranks that follow from them.
 
-A convolution ``[out, in, k, k]`` is not one matrix. It is read as the flat one ``[out, in·k·k]`` (what patches are
-multiplied with) or as k·k matrices ``[out, in]``, one a kernel position (as WeightWatcher does). Neither holds the
-singular values of the convolution as an operator on images.
+A convolution ``[out, in, k, k]`` is not one matrix: which one is meant is chosen among
+:data:`sp_core.weights.operator.MATRICES`, flat, one a kernel position, or the operator on maps.
 """
 
 from __future__ import annotations
@@ -10,27 +9,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.weights.matrices import Weight, matrices
+from sp_core.weights.operator import MATRICES, Place, operator_blocks, operator_size, places
 
-VIEWS = ("flat", "positions")
 _CHUNK = 2**24  # float64 numbers at a time: 128 MB
-_DRAWN = 1024  # the smaller side up to which random spectra are drawn; beyond, the limit law is exact enough
 
 
 def gram_values(matrix: Tensor) -> Tensor:
     """Singular values ``[…, min(m, n)]`` of ``[…, m, n]``, descending, float64, by the Gram matrix.
 
-    The eigenvalues of the smaller of ``M Mᵀ`` and ``Mᵀ M`` in float64, added up in pieces: 3 to 5 times faster than an
-    SVD. The absolute error is about ``1e-8 σ₁ √n``, so values below that are noise; of float32 weights they are
-    anyway. A matrix with NaN or infinity has NaN everywhere.
+    ``M`` is real or complex. The eigenvalues of the smaller of ``M Mᴴ`` and ``Mᴴ M`` in float64, added up in pieces: 3
+    to 5 times faster than an SVD. The absolute error is about ``1e-8 σ₁ √n``, so values below that are noise; of
+    float32 weights they are anyway. A matrix with NaN or infinity has NaN everywhere.
 
     >>> gram_values(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).tolist()
     [4.0, 3.0]
@@ -38,10 +34,11 @@ def gram_values(matrix: Tensor) -> Tensor:
     wide = matrix if matrix.shape[-2] <= matrix.shape[-1] else matrix.mT
     side, length = wide.shape[-2:]
     count = wide.numel() // max(1, side * length)
-    gram = torch.zeros(*wide.shape[:-1], side, dtype=torch.float64, device=wide.device)
+    kind = torch.complex128 if wide.is_complex() else torch.float64
+    gram = torch.zeros(*wide.shape[:-1], side, dtype=kind, device=wide.device)
     for part in wide.split(max(1, _CHUNK // max(1, side * count)), dim=-1):
-        part = part.double()
-        gram += part @ part.mT
+        part = part.to(kind)
+        gram += part @ part.mH
     finite = gram.isfinite().all(-1).all(-1)
     values = torch.linalg.eigvalsh(gram.where(finite[..., None, None], 0.0)).clamp_min(0).sqrt().flip(-1)
     return values.where(finite[..., None], math.nan)
@@ -49,13 +46,18 @@ def gram_values(matrix: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The singular values of one flat weight matrix ``[out, in / groups · kernel]``.
+    """The singular values of one weight, read as the matrix that is meant.
 
     Attributes:
         name: ``"conv1.weight"``; layer: ``"conv1"``; kind: ``"Conv2d"``. Of a gate ``"lstm.weight_hh_l0[f]"``,
             ``"lstm.hh_l0[f]"`` and ``"LSTM"``.
         shape: of the weight.
-        values: float64, descending, ``[min(rows, columns)]``, on the CPU. NaN where the weights are not finite.
+        values: float64, descending, on the CPU: ``[min(rows, columns)]``; of ``"positions"`` those of all k·k matrices
+            together. NaN where the weights are not finite.
+        matrix: which one, of :data:`sp_core.weights.operator.MATRICES`. A linear layer is one matrix: ``"flat"``.
+        block: rows and columns of one diagonal block of which the matrix consists; of the flat one, its own.
+        rows, columns: of the matrix that is meant (of ``"positions"``, of each).
+        maps: of ``"operator"``, the size of the larger maps, on which the padding is circular; else empty.
     """
 
     name: str
@@ -63,16 +65,11 @@ class Spectrum:
     kind: str
     shape: tuple[int, ...]
     values: Tensor
-
-    @property
-    def rows(self) -> int:
-        """Output channels."""
-        return self.shape[0]
-
-    @property
-    def columns(self) -> int:
-        """Inputs of one output: input channels of its group times kernel positions."""
-        return math.prod(self.shape[1:])
+    matrix: str
+    block: tuple[int, int]
+    rows: int
+    columns: int
+    maps: tuple[int, ...] = ()
 
     @property
     def frobenius(self) -> float:
@@ -137,131 +134,100 @@ def energy_rank(values: Tensor, share: float) -> int:
     return int((energy < share * energy[-1] * (1 - 1e-12)).sum()) + 1
 
 
-def spectrum_steps(net: Network, layers: tuple[str, ...] | None = None) -> Iterator[Spectrum]:
-    """The spectra of the network's weight matrices one by one, as they are done; equal shapes are done together."""
-    groups: dict[tuple[int, ...], list[Weight]] = {}
+def spectrum_steps(
+    net: Network, layers: tuple[str, ...] | None = None, matrix: str = "flat", largest: int | None = None
+) -> Iterator[Spectrum]:
+    """The spectra of the network's weight matrices one by one, as they are done; equal shapes are done together.
+
+    For ``"operator"`` maps are at most ``largest`` pixels a side (None: as they are); the blocks of smaller maps are a
+    sample of those of larger ones. Layers that do not run have no maps, and are left out.
+    """
+    _known(matrix)
+    where = places(net) if matrix == "operator" else {}
+    groups: dict[tuple[int, ...], list[tuple[Weight, str]]] = {}
     for row in matrices(net):
-        if layers is None or row.layer in layers:
-            groups.setdefault((*row.matrix.shape,), []).append(row)
-    for (rows, columns), members in groups.items():
-        some = max(1, _CHUNK // (rows * columns))
+        if layers is not None and row.layer not in layers:
+            continue
+        if matrix == "operator" and row.tensor.ndim > 2:
+            if row.layer in where:
+                yield _operator(row, where[row.layer].at_most(largest))
+            continue
+        meant = matrix if row.tensor.ndim > 2 else "flat"
+        groups.setdefault(tuple(_blocks(row, meant).shape), []).append((row, meant))
+    for (count, rows, columns), members in groups.items():
+        some = max(1, _CHUNK // (count * rows * columns))
         for start in range(0, len(members), some):
             part = members[start : start + some]
-            values = gram_values(torch.stack([row.matrix for row in part])).cpu()
-            for row, own in zip(part, values, strict=True):
-                yield Spectrum(row.name, row.layer, row.kind, tuple(row.tensor.shape), own)
+            values = gram_values(torch.stack([_blocks(row, meant) for row, meant in part])).cpu()
+            for (row, meant), own in zip(part, values, strict=True):
+                pooled = own.flatten().sort(descending=True).values if count > 1 else own[0]
+                shape, size = tuple(row.tensor.shape), (rows, columns)
+                yield Spectrum(row.name, row.layer, row.kind, shape, pooled, meant, size, *size)
 
 
-def spectra_so_far(net: Network) -> Iterator[tuple[Spectrum, ...]]:
+def _known(matrix: str) -> None:
+    if matrix not in MATRICES:
+        raise SpError(f"The matrix must be one of {', '.join(MATRICES)}; got '{matrix}'.")
+
+
+def _blocks(row: Weight, matrix: str) -> Tensor:
+    """The weight as ``[1, out, in · kernel]`` (flat) or ``[kernel, out, in]`` (positions)."""
+    return row.matrix[None] if matrix == "flat" else row.tensor.flatten(2).permute(2, 0, 1)
+
+
+def _operator(row: Weight, place: Place) -> Spectrum:
+    values, block = [], (1, 1)
+    for blocks, times in operator_blocks(row, place):
+        block = blocks.shape[1], blocks.shape[2]
+        values.append(gram_values(blocks).cpu().repeat_interleave(times, 0).flatten())
+    done, size = torch.cat(values).sort(descending=True).values, operator_size(row, place)
+    return Spectrum(row.name, row.layer, row.kind, tuple(row.tensor.shape), done, "operator", block, *size, place.maps)
+
+
+def spectra_so_far(net: Network, matrix: str = "flat", largest: int | None = None) -> Iterator[tuple[Spectrum, ...]]:
     """The spectra done so far, in execution order, again and again until all are done: for a page that draws them."""
     order = {row.name: index for index, row in enumerate(matrices(net))}
     done: list[Spectrum] = []
-    for spectrum in spectrum_steps(net):
+    for spectrum in spectrum_steps(net, None, matrix, largest):
         done.append(spectrum)
         yield tuple(sorted(done, key=lambda row: order[row.name]))
 
 
 def cost(net: Network) -> float:
-    """About how many multiply-accumulates the spectra of all weights take; 1e10 are about a second on one core."""
+    """About how many multiply-accumulates all flat spectra take; 1e10 are about a second on one core."""
     sides = [sorted(row.matrix.shape) for row in matrices(net)]
     return float(sum(small**2 * large + 10 * small**3 for small, large in sides))
 
 
-def read_spectra(net: Network) -> tuple[Spectrum, ...]:
-    """The spectra of all weight matrices, in execution order.
+def read_spectra(net: Network, matrix: str = "flat", largest: int | None = None) -> tuple[Spectrum, ...]:
+    """The spectra of all weight matrices, in execution order; see :func:`spectrum_steps`.
 
     >>> net = Network(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), name="one", input_size=(3, 8, 8))
     >>> [(s.name, s.rows, s.columns) for s in read_spectra(net)]
     [('0.weight', 4, 27)]
+    >>> [(s.name, s.rows, s.columns, s.maps) for s in read_spectra(net, "operator")]
+    [('0.weight', 144, 108, (6, 6))]
     """
-    done = {spectrum.name: spectrum for spectrum in spectrum_steps(net)}
-    return tuple(done[row.name] for row in matrices(net))
+    done = {spectrum.name: spectrum for spectrum in spectrum_steps(net, None, matrix, largest)}
+    return tuple(done[row.name] for row in matrices(net) if row.name in done)
 
 
-def singular_values(net: Network, view: str = "flat") -> dict[str, Tensor]:
+def singular_values(net: Network, matrix: str = "flat", largest: int | None = None) -> dict[str, Tensor]:
     """Singular values of every weight matrix, float64, descending: ``{"conv1.weight": [min(rows, columns)]}``.
 
-    ``view="flat"`` reads a convolution as ``[out, in / groups · k · k]``. ``view="positions"`` reads it as k·k
-    matrices ``[out, in / groups]`` and gives ``[k·k, min(out, in / groups)]``, positions row by row.
+    ``matrix`` says which matrix a convolution is (see :mod:`sp_core.weights.operator`): ``"flat"``, ``[out, in / groups
+    · k · k]``; ``"positions"``, k·k matrices ``[out, in / groups]``, whose values are ``[k·k, min(out, in / groups)]``,
+    positions row by row; ``"operator"``, the map of whole maps to whole maps with circular padding, on maps of at most
+    ``largest`` pixels a side (None: as they are). A linear layer is one matrix in any case.
 
     >>> net = Network(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)), name="one", input_size=(3, 8, 8))
-    >>> singular_values(net)["0.weight"].shape, singular_values(net, view="positions")["0.weight"].shape
-    (torch.Size([4]), torch.Size([9, 3]))
+    >>> [tuple(singular_values(net, which)["0.weight"].shape) for which in ("flat", "positions", "operator")]
+    [(4,), (9, 3), (108,)]
     """
-    if view not in VIEWS:
-        raise SpError(f"The view must be 'flat' or 'positions'; got '{view}'.")
-    if view == "flat":
-        return {spectrum.name: spectrum.values for spectrum in read_spectra(net)}
+    _known(matrix)
+    if matrix != "positions":
+        return {spectrum.name: spectrum.values for spectrum in read_spectra(net, matrix, largest)}
     return {
-        row.name: gram_values(row.tensor.flatten(2).permute(2, 0, 1)).cpu() for row in map(_at_least_3, matrices(net))
+        row.name: gram_values(_blocks(row, "positions" if row.tensor.ndim > 2 else "flat")).cpu()
+        for row in matrices(net)
     }
-
-
-def _at_least_3(row: Weight) -> Weight:
-    """A linear layer is a convolution with one kernel position."""
-    tensor = row.tensor if row.tensor.ndim > 2 else row.tensor[:, :, None]
-    return Weight(row.name, row.layer, row.kind, tensor, row.groups, row.runs)
-
-
-@dataclass(frozen=True, eq=False)
-class Band:
-    """What the singular values of a random Gaussian matrix of Frobenius norm 1 are, largest first.
-
-    Kaiming and every other Gaussian initialisation has this spectrum, up to the factor ``‖W‖_F``.
-
-    Attributes:
-        low, mean, high: float64 ``[min(rows, columns)]``: smallest, mean and largest of the draws at each place. For
-            the limit law all three are the same.
-        law: ``"draws"`` or ``"limit"``.
-    """
-
-    low: Tensor
-    mean: Tensor
-    high: Tensor
-    law: str
-
-
-@lru_cache(maxsize=256)
-def random_band(rows: int, columns: int, seed: int = 0) -> Band:
-    """The spectrum of a ``rows × columns`` Gaussian matrix scaled to Frobenius norm 1.
-
-    Up to 1024 on the smaller side it is drawn, 20 times (8 above 256): not the matrix, but a bidiagonal one of
-    chi-distributed numbers with the same singular values in distribution (Dumitriu and Edelman 2002, "Matrix models
-    for beta ensembles"), so that the longer side costs nothing. Beyond, the law of Marchenko and Pastur 1967.
-
-    >>> band = random_band(16, 64)
-    >>> len(band.mean), bool((band.low <= band.high).all())
-    (16, True)
-    """
-    side, length = min(rows, columns), max(rows, columns)
-    if side > _DRAWN:
-        law = _marchenko_pastur(side, length)
-        return Band(law, law, law, "limit")
-    rng = np.random.default_rng(seed)
-    draws = 20 if side <= 256 else 8
-    values = gram_values(torch.from_numpy(np.stack([_bidiagonal(side, length, rng) for _ in range(draws)])))
-    values = values / values.norm(dim=1, keepdim=True)
-    return Band(values.amin(0), values.mean(0), values.amax(0), "draws")
-
-
-def _bidiagonal(side: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    matrix = np.diag(np.sqrt(rng.chisquare(np.arange(length, length - side, -1))))
-    if side > 1:
-        matrix += np.diag(np.sqrt(rng.chisquare(np.arange(side - 1, 0, -1))), -1)
-    return matrix
-
-
-def _marchenko_pastur(side: int, length: int) -> Tensor:
-    """Quantiles at ``(i - ½) / side`` of the limit law, as singular values of a matrix of Frobenius norm 1."""
-    ratio = side / length
-    # λ = 1 + q + 2√q cos t takes the square-root ends of the density away.
-    t = torch.linspace(0, math.pi, 20001, dtype=torch.float64)
-    eigenvalue = 1 + ratio + 2 * math.sqrt(ratio) * t.cos()
-    density = t.sin().square() / eigenvalue.clamp_min(1e-12)
-    above = torch.cumulative_trapezoid(density, t)
-    above = torch.cat([torch.zeros(1, dtype=torch.float64), above]) / above[-1]
-    wanted = (torch.arange(side, dtype=torch.float64) + 0.5) / side
-    at = torch.searchsorted(above, wanted).clamp(1, len(above) - 1)
-    share = (wanted - above[at - 1]) / (above[at] - above[at - 1]).clamp_min(1e-300)
-    values = (eigenvalue[at - 1] + share * (eigenvalue[at] - eigenvalue[at - 1])).clamp_min(0).sqrt()
-    return values / values.norm()
