@@ -22,6 +22,7 @@ from sp_core.errors import SpError
 
 VERBS = {
     "models": "list the names that can be loaded",
+    "architectures": "the architectures that can be made: what each is and costs; of one its layers",
     "describe": "say what a checkpoint is: architecture, layers, counts, receptive fields",
     "compare": "what changed from one checkpoint to another, layer by layer",
     "predict": "the most likely classes of images",

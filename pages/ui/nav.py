@@ -29,11 +29,13 @@ PAGES = {
         ("synthesis.py", "Ascent and DeepDream", ":material/auto_awesome:", "Images made to drive a unit"),
     ],
     "Structure": [
+        ("architectures.py", "Architectures", ":material/schema:", "What networks cost, and how they are built"),
         ("receptive_fields.py", "Receptive fields", ":material/center_focus_strong:", "How far each unit can see"),
         ("weights.py", "Weight matrices", ":material/table_chart:", "Spectra, low rank and symmetry"),
     ],
 }
-WITHOUT_GRAPH = ("card.py", "filters.py", "weights.py")  # pages that also work where only the weights are known
+# Pages that also work where only the weights are known.
+WITHOUT_GRAPH = ("card.py", "filters.py", "weights.py", "architectures.py")
 
 _routed: ContextVar[bool] = ContextVar("routed", default=False)
 
