@@ -11,6 +11,7 @@ from sp_core.checkpoints.catalogue import Blueprint
 from sp_core.checkpoints.diff import closest
 from sp_core.checkpoints.fit import exact, few_differences, filled, plan_of
 from sp_core.checkpoints.named import Asked, Options, asked
+from sp_core.checkpoints.parametrised import as_plan
 from sp_core.checkpoints.read import Checkpoint
 from sp_core.checkpoints.verdict import Verdict
 from sp_core.checkpoints.view import View, views
@@ -34,6 +35,9 @@ def as_asked(checkpoint: Checkpoint, architecture: str, options: Options | None 
         found = _of_timm(wanted, seen) or _exactly(plan, seen)
         if found is not None and not wanted.small and _agrees(found[0], wanted):
             return *found, seen.notes
+        own = as_plan(plan, seen)
+        if own is not None and not wanted.small and _agrees(own[0], wanted):
+            return own
     guesses = [] if wanted.small is False else [heads.small_stem]
     for guess in [*guesses, *([] if wanted.small else [heads.other_head, few_differences])]:
         for seen, plan in under:

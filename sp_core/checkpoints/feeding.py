@@ -61,24 +61,26 @@ def of_verdict(verdict: Verdict) -> Feeding:
     """The feeding of a checkpoint of which only the architecture is known; what is a guess is said."""
     if not verdict.architecture:
         return Feeding((verdict.channels, 224, 224))  # never used: without a graph nothing is fed
-    kind, _, short = parsed(verdict.architecture)[0].partition(":")
+    base, options = parsed(verdict.architecture)
+    kind, _, short = base.partition(":")
     if kind == "zoo":
-        fed = of_zoo(short)
+        fed = of_zoo(short, options)
     else:
         fed = _of_timm(short, verdict) if kind == "timm" else _of_torchvision(short, verdict)
     return _with_channels(_with_classes(fed, verdict.classes), verdict.channels)
 
 
-def of_zoo(short: str) -> Feeding:
-    """The feeding of an architecture of the zoo."""
+def of_zoo(short: str, options: Mapping[str, Any] | None = None) -> Feeding:
+    """The feeding of an architecture of the zoo; of its options ``inputs`` is the number of channels."""
     entry = zoo.entry(short)
+    size = ((options or {}).get("inputs", entry.input_size[0]), *entry.input_size[1:])
     said = (entry.caveat,) if entry.caveat else ()
     # A caveat that is about mean and std alone is no longer true once a person has given them.
     guesses = {"normalisation": entry.caveat} if entry.caveat.startswith("Mean and std") else {}
     if not guesses and "mean and std" in entry.caveat:
         guesses = {"normalisation": "guessed, see the notes"}
     names = tuple(entry.classes) or None
-    return Feeding(entry.input_size, entry.mean or None, entry.std or None, names, None, said, guesses)
+    return Feeding(size, entry.mean or None, entry.std or None, names, None, said, guesses)
 
 
 def _of_torchvision(short: str, verdict: Verdict) -> Feeding:

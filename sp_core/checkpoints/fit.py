@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from sp_core.checkpoints.catalogue import Blueprint, blueprint, build, has_auxil
 from sp_core.checkpoints.verdict import Verdict
 from sp_core.checkpoints.view import View, first_five
 from sp_core.errors import SpError
+from sp_core.parameterizations import apply
+from sp_core.parameterizations.recognised import Way
 
 # A body may lack this share of its tensors, or have that many too many, and still be called likely.
 TOLERANCE = 0.05
@@ -32,6 +35,15 @@ def plan_of(name: str, seen: View) -> Blueprint:
         raise SpError(f"{name} cannot be built ({reason}); choose other options.") from error
 
 
+def buildable(names: Iterable[str], seen: View) -> Iterator[Blueprint]:
+    """The blueprints of those names that can be built: options read from shapes may be such as no constructor takes."""
+    for name in names:
+        try:
+            yield plan_of(name, seen)
+        except SpError:
+            continue
+
+
 def exact(plan: Blueprint, seen: View) -> Verdict | None:
     """The verdict where every tensor fits after the class count and the channels are adapted; else None."""
     if len(seen.shapes) != len(plan.shapes) or seen.shapes.keys() != plan.shapes.keys():
@@ -44,10 +56,18 @@ def exact(plan: Blueprint, seen: View) -> Verdict | None:
     return Verdict(plan.name, "exact", classes=classes, channels=channels)
 
 
-def filled(verdict: Verdict, plan: Blueprint, tensors: Mapping[str, Tensor]) -> nn.Module:
-    """The architecture of ``verdict`` with ``tensors`` as its weights: every one is used, none is missing."""
+def filled(
+    verdict: Verdict, plan: Blueprint, tensors: Mapping[str, Tensor], ways: Mapping[str, Way] | None = None
+) -> nn.Module:
+    """The architecture of ``verdict`` with ``tensors`` as its weights: every one is used, none is missing.
+
+    ``ways``: layer name to the parametrisation of its weight, for those that the architecture itself has not.
+    """
     module = skeleton(plan.name, _classes(plan, verdict.classes), has_auxiliary(plan.name, tensors))
     heads.set_input_channels(module, plan, verdict.channels)
+    for layer, (name, pairs) in (ways or {}).items():
+        options: dict[str, Any] = dict(pairs)
+        module = apply(module, name, [layer], **options)
     heads.fill(module, tensors)
     return module
 

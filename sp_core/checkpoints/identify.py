@@ -13,11 +13,12 @@ from dataclasses import replace
 from sp_core.checkpoints import heads, timm_names
 from sp_core.checkpoints.catalogue import Blueprint, candidates
 from sp_core.checkpoints.consult import Found, as_asked
-from sp_core.checkpoints.fit import exact, few_differences, filled, plan_of
+from sp_core.checkpoints.fit import buildable, exact, few_differences, filled, plan_of
 from sp_core.checkpoints.inferred import proposals
 from sp_core.checkpoints.loose import image_channels, loose
 from sp_core.checkpoints.named import Options
 from sp_core.checkpoints.names import bare
+from sp_core.checkpoints.parametrised import as_plan, parametrised
 from sp_core.checkpoints.read import Checkpoint
 from sp_core.checkpoints.verdict import Verdict
 from sp_core.checkpoints.view import View, view, views
@@ -47,8 +48,9 @@ def identify(
         return as_asked(checkpoint, architecture, options)
     if hint is not None:
         seen = view(checkpoint.tensors)
-        if (sure := _exactly([plan_of(hint, seen)], seen)) is not None:
-            return sure
+        for plan in buildable([hint], seen):
+            if (sure := _exactly([plan], seen) or as_plan(plan, seen)) is not None:
+                return sure
     under = views(checkpoint.tensors) if len(checkpoint.tensors) <= _MOST_TENSORS else []
     for seen in under:
         if (sure := _exactly([plan_of(name, seen) for name in _known(seen)], seen)) is not None:
@@ -56,6 +58,9 @@ def identify(
     for seen in under:
         if (sure := _exactly(_other_sizes(seen), seen)) is not None:
             return sure
+    for seen in under:
+        if (written := parametrised(seen)) is not None:
+            return written
     of_timm = [(match, seen) for seen in under for match in timm_names.matches(seen.shapes)]
     for match, seen in of_timm:
         if match.classes and (found := _timm(match, seen)) is not None:
@@ -89,11 +94,7 @@ def _known(seen: View) -> list[str]:
 
 
 def _other_sizes(seen: View) -> Iterator[Blueprint]:
-    for name in proposals(seen.shapes):
-        try:
-            yield plan_of(name, seen)
-        except SpError:  # shapes that no constructor makes
-            continue
+    yield from buildable(proposals(seen.shapes), seen)
 
 
 def _exactly(plans: Iterable[Blueprint], seen: View) -> Found | None:

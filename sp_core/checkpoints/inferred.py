@@ -80,6 +80,24 @@ def _wide_resnet(found: Shapes) -> Iterator[str]:
         yield f"zoo:wrn-{6 * layers[0] + 4}-{width // 16}"
 
 
+def _wide_bottleneck(found: Shapes) -> Iterator[str]:
+    """The same of bottlenecks, under other names."""
+    layers = [blocks(found, rf"group{group}\.(\d+)\.conv3\.weight$") for group in (0, 1, 2)]
+    width = found["group0.0.conv1.weight"][0]
+    if 0 < layers[0] == layers[1] == layers[2] <= 32 and width % 16 == 0:
+        yield f"zoo:wrn-{6 * layers[0] + 4}-{width // 16}-bottleneck"
+
+
+def _dirac_net(found: Shapes) -> Iterator[str]:
+    """Three groups of as many convolutions each: 3 · n + 4 layers, 16 · width channels in the stem."""
+    weight = r"(?:weight|parametrizations\.weight\.original0)"
+    layers = [blocks(found, rf"features\.group{group}\.block(\d+)\.conv\.{weight}$") for group in (0, 1, 2)]
+    width = found["features.conv.weight"][0]
+    if 0 < layers[0] == layers[1] == layers[2] <= 64 and layers[0] % 2 == 0 and width % 16 == 0:
+        folded = "features.group0.block0.conv.weight" in found
+        yield f"zoo:diracnet-{3 * layers[0] + 4}-{width // 16}{'-folded' if folded else ''}"
+
+
 def _shufflenet(found: Shapes) -> Iterator[str]:
     repeats = [blocks(found, rf"stage{stage}\.(\d+)\.branch2\.0\.weight$") for stage in (2, 3, 4)]
     widths = [2 * found[f"stage{stage}.0.branch2.5.weight"][0] for stage in (2, 3, 4)]
@@ -128,6 +146,9 @@ def _rounded(channels: float) -> int:
 _FAMILIES: dict[str, Callable[[Shapes], Iterator[str]]] = {
     "layer1.0.conv1.weight": _resnet,
     "block1.layer.0.conv1.weight": _wide_resnet,
+    "group0.0.conv3.weight": _wide_bottleneck,
+    "features.group0.block0.conv.parametrizations.weight.original0": _dirac_net,
+    "features.group0.block0.conv.weight": _dirac_net,
     "stage2.0.branch1.0.weight": _shufflenet,
     "features.denseblock1.denselayer1.conv2.weight": _densenet,
     "features.18.0.weight": _widths("mobilenet_v2", "width_mult", r"features\.(0\.0|1\.conv\.1|\d+\.conv\.2)\.weight"),

@@ -1,12 +1,11 @@
 """An architecture that a person names, with options: what may be asked for.
 
-The classes, the input's channels, whether the stem is that for small images, and the plain numbers and booleans that
-the architecture's own constructor takes.
+The classes, the input's channels, whether the stem is that for small images, and the plain numbers, booleans and words
+that the architecture's own constructor takes.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import inspect
 import math
@@ -16,9 +15,10 @@ from typing import Any
 
 from sp_core import zoo
 from sp_core.checkpoints.catalogue import skeleton, torchvision_names
-from sp_core.checkpoints.expression import parsed, written
+from sp_core.checkpoints.expression import literal, parsed, written
 from sp_core.checkpoints.timm_names import installed
 from sp_core.errors import SpError
+from sp_core.parameterizations import names as parameterizations
 
 Options = Mapping[str, Any]
 
@@ -33,6 +33,9 @@ _LISTS = {
     "mobilenet_v3": (),
 }
 _UNDECLARED = {"mobilenet_v3": ("width_mult", "reduced_tail", "dilated"), "mnasnet": ("alpha",)}
+_SMALLER = {"levels": 12, "kernel": 63}  # of a TCN, whose padding is kernel · 2^levels; every other number is _MOST
+_NUMBER, _LIST = "number", "list"  # what an option may be; else one of several texts
+Kind = str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def asked(architecture: str, options: Options | None = None) -> Asked:
     base, inside = parsed(architecture.strip())
     kind, _, short = base.partition(":")
     _check_name(kind, short, base)
-    given = {**inside, **{key: value for key, value in (options or {}).items() if value is not None}}
+    given = {key: value for key, value in {**inside, **(options or {})}.items() if value is not None}
     own = {key: given.pop(key) for key in _OWN if key in given}
     allowed = _allowed(kind, short) if given else {}
     for key, value in given.items():
@@ -82,18 +85,17 @@ def asked(architecture: str, options: Options | None = None) -> Asked:
 def option(text: str) -> tuple[str, Any]:
     """``KEY=VALUE`` from the command line or an address.
 
-    >>> option("width_mult=0.5"), option("small=true")
-    (('width_mult', 0.5), ('small', True))
+    >>> option("width_mult=0.5"), option("small=true"), option("symmetry=eigen")
+    (('width_mult', 0.5), ('small', True), ('symmetry', 'eigen'))
     """
     key, sign, value = text.partition("=")
-    plain = {"true": True, "false": False, "yes": True, "no": False}.get(value.strip().lower())
     try:
         if not sign or len(value) > 200:
             raise ValueError(text)
-        return key.strip(), plain if plain is not None else ast.literal_eval(value.strip())
+        return key.strip(), literal(value)
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise SpError(
-            f"An option is written key=value with a number, true or false, as width_mult=0.5; got '{text[:60]}'."
+            f"An option is written key=value (a number, true, false or a word), as width_mult=0.5; got '{text[:60]}'."
         ) from error
 
 
@@ -113,33 +115,43 @@ def _check_name(kind: str, short: str, base: str) -> None:
     raise SpError(f"There is no architecture '{base[:80]}'; {hint}")
 
 
-def _allowed(kind: str, short: str) -> dict[str, bool]:
-    """The constructor's options that are plain numbers or booleans (False) or lists of whole numbers (True)."""
+def _allowed(kind: str, short: str) -> dict[str, Kind]:
+    """The constructor's options: plain numbers or booleans, lists of whole numbers, or one of several texts."""
     if kind == "timm":
         return {}
+    found: dict[str, Kind]
     if kind == "zoo":
         declared = inspect.signature(zoo.entry(short).make).parameters
-        return {key: False for key, one in declared.items() if key != "classes" and _plain(one)}
+        found = {key: _NUMBER for key, one in declared.items() if key != "classes" and _plain(one)}
+        if "symmetry" in declared:
+            found["symmetry"] = tuple(parameterizations("symmetric"))
+        return found
     declared = inspect.signature(type(skeleton(f"torchvision:{short}"))).parameters
-    found = {key: False for key, one in declared.items() if key not in {"num_classes", "init_weights"} and _plain(one)}
-    for table, is_list in ((_UNDECLARED, False), (_LISTS, True)):
+    found = {
+        key: _NUMBER for key, one in declared.items() if key not in {"num_classes", "init_weights"} and _plain(one)
+    }
+    for table, own in ((_UNDECLARED, _NUMBER), (_LISTS, _LIST)):
         for start, keys in table.items():
             if short.startswith(start) or (start == "resnet" and "resne" in short):
-                found |= dict.fromkeys(keys, is_list)
+                found |= dict.fromkeys(keys, own)
     return found
 
 
 def _plain(parameter: inspect.Parameter) -> bool:
-    plain = {"int", "float", "bool", int, float, bool}  # annotations are texts where they are postponed
+    plain = {"int", "float", "bool", "int | None", int, float, bool}  # annotations are texts where they are postponed
     return isinstance(parameter.default, (bool, int, float)) or parameter.annotation in plain
 
 
-def _check_value(base: str, key: str, value: Any, is_list: bool) -> None:
-    if is_list and isinstance(value, Sequence) and not isinstance(value, str) and 1 <= len(value) <= 16:
+def _check_value(base: str, key: str, value: Any, kind: Kind) -> None:
+    if kind == _LIST and isinstance(value, Sequence) and not isinstance(value, str) and 1 <= len(value) <= 16:
         whole = all(isinstance(item, int) and not isinstance(item, bool) and 1 <= item <= _MOST for item in value)
         if whole and (sum(value) <= 400 or key == "stages_out_channels"):
             return
-    if not is_list and isinstance(value, (bool, int, float)) and math.isfinite(value) and 0 <= value <= _MOST:
+    most = _SMALLER.get(key, _MOST)
+    if kind == _NUMBER and isinstance(value, (bool, int, float)) and math.isfinite(value) and 0 <= value <= most:
         return
-    kind = "a list of whole numbers, at most 400 blocks in all" if is_list else f"a number from 0 to {_MOST:,}"
-    raise SpError(f"{key} of {base} is {kind}; got {str(value)[:60]}.")
+    if isinstance(kind, tuple) and value in kind:
+        return
+    words = {_LIST: "a list of whole numbers, at most 400 blocks in all", _NUMBER: f"a number from 0 to {most:,}"}
+    what = f"one of {', '.join(kind)}" if isinstance(kind, tuple) else words[kind]
+    raise SpError(f"{key} of {base} is {what}; got {str(value)[:60]}.")

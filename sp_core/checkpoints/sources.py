@@ -14,9 +14,10 @@ from torch import nn
 
 from sp_core import zoo
 from sp_core.checkpoints import feeding, hub
-from sp_core.checkpoints.catalogue import build, torchvision_names
+from sp_core.checkpoints.catalogue import build, skeleton, torchvision_names
+from sp_core.checkpoints.expression import parsed, written
 from sp_core.checkpoints.identify import identify
-from sp_core.checkpoints.named import Options
+from sp_core.checkpoints.named import Options, asked
 from sp_core.checkpoints.names import record
 from sp_core.checkpoints.read import Checkpoint, read, read_bytes
 from sp_core.errors import SpError
@@ -26,6 +27,7 @@ from sp_core.parameterizations.recognised import unfactored
 
 BUNDLED = Path(__file__).resolve().parents[2] / "assets" / "checkpoints"
 SEED = 0  # of weights that are random because there are no others
+MOST_NUMBERS = 2**28  # of those: 1 GB; a link may ask for any number of classes
 _SEEDED = threading.Lock()  # torch's generator is one for all threads
 
 
@@ -39,6 +41,7 @@ def load(
     ``torchvision:NAME``                  torchvision's weights if in its cache, else random ones, and it says so
     ``torchvision:NAME@DEFAULT``          those (or ``@IMAGENET1K_V1`` …), downloaded if need be; ``@none``: random
     ``zoo:NAME``                          an untrained architecture of the zoo, always the same random weights
+    ``zoo:NAME(OPTION=VALUE, …)``         the same with options: ``zoo:wrn-16-1-bottleneck(symmetry=eigen, classes=5)``
     ``timm:NAME``                         an architecture of timm, if installed; ``@pretrained`` with its weights
     a path                                ``torch.save``, ``.safetensors``, TorchScript, ONNX or the index of several
                                           files, whatever its ending
@@ -125,8 +128,9 @@ def _gpu() -> str:
 
 
 def bundled_names() -> list[str]:
-    """The checkpoints that come with the project, in alphabetical order."""
-    return sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+    """The checkpoints that come with the project: those with a patch index first, each part in alphabetical order."""
+    names = sorted(path.stem for path in BUNDLED.glob("*.safetensors"))
+    return sorted(names, key=lambda name: not (BUNDLED.parent / "indexes" / name).is_dir())
 
 
 def from_bundled(name: str, device: torch.device) -> Network:
@@ -134,8 +138,7 @@ def from_bundled(name: str, device: torch.device) -> Network:
     if name not in bundled_names():
         raise SpError(f"'{name}' is not bundled; {_choose(name, bundled_names())}")
     path = BUNDLED / f"{name}.safetensors"
-    hint = str((feeding.read_card(path.with_suffix(".json")) or {}).get("architecture", ""))
-    net = from_checkpoint(read(path), f"bundled:{name}", device, path, f"zoo:{hint}" if hint in zoo.names() else None)
+    net = from_checkpoint(read(path), f"bundled:{name}", device, path)
     net.name = name
     return net
 
@@ -152,9 +155,11 @@ def from_checkpoint(
 ) -> Network:
     """The network of a checkpoint that was read; a model card beside ``path`` (``NAME.json``) says how it is fed.
 
-    ``hint`` is an architecture to try first, which saves seconds where it fits exactly; ``architecture`` is what a
-    person says it is.
+    ``hint`` is an architecture to try first (else that of the card), which saves seconds where it fits exactly, and
+    decides where several fit; ``architecture`` is what a person says it is.
     """
+    card = feeding.read_card(path.with_suffix(".json")) if path is not None and path.suffix == ".safetensors" else None
+    hint = hint or _of_card(card)
     dense, plan = unfactored(checkpoint.tensors)
     if plan and not architecture:  # layers in small ones: what they make says which architecture it is
         net = from_checkpoint(replace(checkpoint, tensors=dense), source, device, path, hint)
@@ -165,7 +170,6 @@ def from_checkpoint(
             return replace(net, module=module, architecture=None, warnings=(*net.warnings, why))
     verdict, module, notes = identify(checkpoint, hint, architecture=architecture, options=options)
     fed = feeding.of_verdict(verdict)
-    card = feeding.read_card(path.with_suffix(".json")) if path is not None and path.suffix == ".safetensors" else None
     if card is not None:
         fed = feeding.with_card(fed, card, verdict.classes)
     said = list(verdict.warnings)
@@ -175,9 +179,21 @@ def from_checkpoint(
         said.append("transform_input is on, as with torchvision's own weights; the file does not say.")
     stem = Path(checkpoint.filename).stem
     said += [*fed.warnings, *checkpoint.notes, *notes]
-    net = _network(module, stem, fed, device, source, verdict.architecture or None, verdict.confidence, tuple(said))
+    known = None if verdict.changed else verdict.architecture or None
+    net = _network(module, stem, fed, device, source, known, verdict.confidence, tuple(said))
     net.record = _record(checkpoint, card)
     return net
+
+
+def _of_card(card: Mapping[str, Any] | None) -> str | None:
+    """The architecture that a model card names, ``"wrn-16-1(symmetry='ldl')"`` or with ``zoo:``; None without one."""
+    text = str((card or {}).get("architecture") or "")
+    if not text:
+        return None
+    try:
+        return asked(text if ":" in text else f"zoo:{text}").name
+    except SpError:  # a card of another program: its word is not asked
+        return None
 
 
 def _record(checkpoint: Checkpoint, card: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -215,18 +231,49 @@ def _network(
     )
 
 
-def from_zoo(name: str, device: torch.device) -> Network:
-    """An untrained network of the zoo; the seed is fixed, so its random weights are always the same."""
-    fed = feeding.of_zoo(name)
-    module = _random(f"zoo:{name}")
-    said = (f"{name} is untrained: its weights are random (seed {SEED}).",)
-    return _network(module, name, fed, device, f"zoo:{name}", f"zoo:{name}", warnings=said)
+def from_zoo(text: str, device: torch.device) -> Network:
+    """An untrained network of the zoo, ``NAME`` or ``NAME(OPTION=VALUE, …)``; see :func:`load`.
+
+    The seed is fixed, so its random weights are always the same.
+    """
+    wanted = asked(f"zoo:{text}")
+    if wanted.channels is not None:
+        raise SpError(
+            f"channels= says what a file holds; an untrained zoo:{text.partition('(')[0]} has its own number."
+        )
+    architecture = wanted.name
+    base, options = parsed(architecture)
+    numbers = sum(part.numel() for part in _empty(architecture, wanted.classes).parameters())
+    if numbers > MOST_NUMBERS:
+        raise SpError(
+            f"{architecture} would have {numbers:,} weights; at most {MOST_NUMBERS:,} random ones are made. "
+            "Choose smaller options."
+        )
+    module = _random(architecture, wanted.classes)
+    fed = feeding.of_zoo(base.partition(":")[2], options)
+    source = written(architecture, {} if wanted.classes is None else {"classes": wanted.classes})
+    if wanted.classes is not None and len(fed.classes or ()) != wanted.classes:
+        fed = replace(fed, classes=None)
+    own = source.partition(":")[2]
+    said = (f"{own} is untrained: its weights are random (seed {SEED}).",)
+    return _network(module, own, fed, device, source, architecture, warnings=said)
 
 
-def _random(architecture: str) -> nn.Module:
+def _empty(architecture: str, classes: int | None) -> nn.Module:
+    """The network without numbers, which costs nothing; raises SpError where its options make none."""
+    try:
+        return skeleton(architecture, classes)
+    except SpError:
+        raise
+    except Exception as error:  # a constructor raises ValueError, ZeroDivisionError, OverflowError … on odd options
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise SpError(f"{architecture} cannot be built ({reason}); choose other options.") from error
+
+
+def _random(architecture: str, classes: int | None = None) -> nn.Module:
     with _SEEDED, torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
-        return build(architecture)
+        return build(architecture, classes)
 
 
 def from_torchvision(text: str, device: torch.device) -> Network:

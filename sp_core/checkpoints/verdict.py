@@ -17,6 +17,8 @@ class Verdict:
         classes: how many outputs the head has; 0 when there is no head.
         channels: how many channels the first convolution takes.
         small: whether the stem is that of a network for small images, which is a guess.
+        changed: whether the module is the architecture with other weights than its constructor makes, so that its name
+            does not build it again.
     """
 
     architecture: str
@@ -26,6 +28,7 @@ class Verdict:
     classes: int = 0
     channels: int = 3
     small: bool = False
+    changed: bool = False
 
     @property
     def warnings(self) -> tuple[str, ...]:

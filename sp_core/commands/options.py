@@ -21,7 +21,11 @@ T = TypeVar("T")
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """``SOURCE``, the network, and ``--device``."""
-    parser.add_argument("source", metavar="SOURCE", help="bundled:NAME, torchvision:NAME[@WEIGHTS], zoo:NAME or a file")
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="bundled:NAME, torchvision:NAME[@WEIGHTS], zoo:NAME[(OPTION=VALUE, …)] or a file",
+    )
     parser.add_argument("--device", default=None, help="cpu or cuda; by default the GPU when there is one")
 
 

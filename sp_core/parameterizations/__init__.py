@@ -31,7 +31,7 @@ from sp_core.parameterizations.registry import (
 )
 from sp_core.parameterizations.symmetric import LDL, Average, Eigen, SoftL1, asymmetry
 from sp_core.parameterizations.tied import FORMS, Tied, places
-from sp_core.parameterizations.unfolding import Step, dirac_parts, folding_steps
+from sp_core.parameterizations.unfolding import Step, dirac_parts, folding_steps, own_parts
 
 __all__ = [
     "FORMS",
@@ -61,6 +61,7 @@ __all__ = [
     "free_parameters",
     "names",
     "obstacle",
+    "own_parts",
     "parametrized",
     "places",
     "restructured",

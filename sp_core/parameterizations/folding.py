@@ -64,25 +64,25 @@ def fold_norms(module: nn.Module, input_size: tuple[int, ...]) -> nn.Module:
     device = next((own.device for own in plain.parameters()), torch.device("cpu"))
     noise = torch.Generator().manual_seed(0)
     images = torch.randn(2, *input_size, generator=noise).to(device, input_dtype(plain))
-    _fold_all(plain, _pairs(plain, images), images, _outputs(plain, images))
+    _fold_all(plain, pairs(plain, images), images, _outputs(plain, images))
     return plain
 
 
-def _fold_all(plain: nn.Module, pairs: list[tuple[str, str]], images: Tensor, wanted: list[Tensor]) -> None:
+def _fold_all(plain: nn.Module, found: list[tuple[str, str]], images: Tensor, wanted: list[Tensor]) -> None:
     """Fold the pairs, in place; if that changes the output, each half by itself, down to the guilty one."""
-    before = {norm: (_fused(plain, conv, norm), plain.get_submodule(norm)) for conv, norm in pairs}
-    for _, norm in pairs:
+    before = {norm: (_fused(plain, conv, norm), plain.get_submodule(norm)) for conv, norm in found}
+    for _, norm in found:
         put(plain, norm, nn.Identity())
-    if not pairs or _close(wanted, _outputs(plain, images)):
+    if not found or _close(wanted, _outputs(plain, images)):
         return
-    for conv_name, norm in pairs:
+    for conv_name, norm in found:
         conv: Any = plain.get_submodule(conv_name)
         (conv.weight, conv.bias), part = before[norm]
         put(plain, norm, part)
-    half = len(pairs) // 2
+    half = len(found) // 2
     if half:
-        _fold_all(plain, pairs[:half], images, wanted)
-        _fold_all(plain, pairs[half:], images, wanted)
+        _fold_all(plain, found[:half], images, wanted)
+        _fold_all(plain, found[half:], images, wanted)
 
 
 def _fused(plain: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, Any]:
@@ -96,8 +96,11 @@ def _fused(plain: nn.Module, conv_name: str, norm_name: str) -> tuple[Any, Any]:
     return old
 
 
-def _pairs(plain: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Convolution and BatchNorm by name, where the one's output is the other's input and each runs once."""
+def pairs(plain: nn.Module, images: Tensor) -> list[tuple[str, str]]:
+    """Convolution and BatchNorm by name, where the one's output is the other's input and each runs once.
+
+    Seen on ``images`` ``[n, c, h, w]`` as the network takes them, normalised; ``plain`` stays as it is.
+    """
     clone = private_copy(plain)
     made: dict[int, str] = {}
     kept: list[Tensor] = []  # so that no two tensors have the same id

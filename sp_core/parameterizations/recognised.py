@@ -1,7 +1,7 @@
-"""Small layers found again in a file: which layers of a checkpoint were factored, and the dense weights they make.
+"""What was done to the weights in a file, from names and shapes alone: small layers, and parametrisations.
 
-A layer ``conv`` that was factored is saved as ``conv.0.weight``, ``conv.1.weight`` … with the bias in the last. Names
-and shapes say which scheme it was; nothing else in the file is asked.
+A layer ``conv`` that was factored is saved as ``conv.0.weight``, ``conv.1.weight`` … with the bias in the last; one
+whose weight is parametrised as ``conv.parametrizations.weight.original0``, ``…original1`` …: its free parts.
 """
 
 from __future__ import annotations
@@ -9,15 +9,23 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
 
 from torch import Tensor
 
-from sp_core.parameterizations import low_rank
+from sp_core.errors import SpError
+from sp_core.parameterizations import low_rank, registry
 from sp_core.parameterizations.schemes import compose
 
 _PART = re.compile(r"(.+)\.(\d)\.(weight|bias)")
 _LARGEST = 2**28  # entries of all dense weights together (1 GB): a small file must not ask for much more memory
+_FREE = re.compile(r"(.+)\.parametrizations\.weight\.original(\d)")
 Plan = dict[str, tuple[str, int]]
+Shape = tuple[int, ...]
+Way = tuple[str, tuple[tuple[str, int], ...]]  # a parametrisation's name and its options
+_SAME = {"root", "tree"}  # of one layer the same as "column"
+_LAST = {"soft-l1"}  # of several that fit: the one whose price is in the loss and leaves no trace in the network
 
 
 def unfactored(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Plan]:
@@ -107,3 +115,56 @@ def _period(kernel: Tensor) -> int:
         if count % rank == 0 and bool((kernel == kernel[:rank].repeat(count // rank, 1, 1, 1)).all()):
             return rank
     return 0
+
+
+def free_parts(shapes: Mapping[str, Shape]) -> tuple[dict[str, tuple[Shape, ...]], dict[str, Shape]]:
+    """Layer name to the shapes of its weight's free parts, in order; and the names and shapes of all else.
+
+    >>> layers, rest = free_parts({"conv.parametrizations.weight.original0": (10, 3, 3), "conv.bias": (4,)})
+    >>> layers, list(rest)
+    ({'conv': ((10, 3, 3),)}, ['conv.bias'])
+    """
+    found: dict[str, dict[int, Shape]] = {}
+    for name, shape in shapes.items():
+        if match := _FREE.fullmatch(name):
+            found.setdefault(match[1], {})[int(match[2])] = shape
+    whole = {layer: own for layer, own in found.items() if sorted(own) == list(range(len(own)))}
+    layers = {layer: tuple(own[index] for index in range(len(own))) for layer, own in whole.items()}
+    rest = {name: own for name, own in shapes.items() if (m := _FREE.fullmatch(name)) is None or m[1] not in layers}
+    return layers, rest
+
+
+@lru_cache(maxsize=4096)
+def ways(shape: Shape, parts: tuple[Shape, ...]) -> tuple[Way, ...]:
+    """Every parametrisation that writes a weight of ``shape`` by free parts of these shapes, with its options.
+
+    Where there are several the file cannot tell which: triangular and LDL forms, for one, keep as many numbers.
+
+    >>> ways((4, 4, 3, 3), ((4, 2, 3, 3), (2, 3, 3)))
+    (('eigen', (('rank', 2),)),)
+    >>> [name for name, _ in ways((4, 4, 3, 3), ((10, 3, 3),))]
+    ['triangular', 'ldl']
+    """
+    found: list[Way] = []
+    for name in sorted(registry.names(), key=lambda name: name in _LAST):
+        own = registry.entry(name)
+        if name in _SAME or not 2 <= len(shape) <= 5:
+            continue
+        option = next(iter(own.options), "")
+        for value in _values(option, shape, parts):
+            options: dict[str, Any] = {option: value} if option else {}
+            try:
+                if own.obstacle(shape, 0, **options) is None and own.make(shape, 0, **options).parts == parts:
+                    found.append((name, tuple(options.items())))
+                    break
+            except SpError:  # no such rank
+                continue
+    return tuple(found)
+
+
+def _values(option: str, shape: Shape, parts: tuple[Shape, ...]) -> list[int]:
+    """What the option of a parametrisation may have been: a rank and a count of bases are the size of some part."""
+    if option == "groups":
+        inside = parts[0][1] if len(parts[0]) > 1 else 0
+        return [shape[1] // inside] if inside and shape[1] > inside else []
+    return sorted({size for part in parts for size in part}) if option else [0]
