@@ -1,4 +1,4 @@
-"""Weight matrices: spectra, low rank, symmetry, free numbers, filters that go together, and the normalisations."""
+"""Weight matrices: spectra, low rank, symmetry, identity, free numbers, groups, and the normalisations."""
 
 from pages.ui import nav
 
@@ -8,14 +8,16 @@ import streamlit as st
 
 from pages.ui import epochs, show
 from pages.ui.sidebar import selection
-from pages.weight_views import compress, covariance, low_rank, norms, parametrise, spectra, symmetry
+from pages.weight_views import compress, covariance, dirac, groups, low_rank, norms, parametrise, spectra, symmetry
 
 VIEWS = {
     "Spectra": spectra,
     "Low rank": low_rank,
     "Compress": compress,
     "Symmetry": symmetry,
+    "Dirac": dirac,
     "Parametrise": parametrise,
+    "Groups": groups,
     "Covariance": covariance,
     "Batch norm": norms,
 }

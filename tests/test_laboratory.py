@@ -215,10 +215,17 @@ def test_a_network_without_square_layers_says_so():
 
 
 def test_covariance_counts_pixels_and_divides_into_groups():
-    app = opened("weights.py", net="bundled:textures-resnet", view="Covariance", **{"cov-count": 32})
+    app = opened(
+        "weights.py", net="bundled:textures-resnet", view="Covariance", **{"cov-count": 32, "cov-order": "reordered"}
+    )
     assert not complaints(app)
     _button(app, "Compare on 32 images").click().run()
     assert not complaints(app)
+    blocks = [
+        float(_metrics(app)[name].rstrip("%"))
+        for name in ("Squared correlation in the blocks", "In the blocks, reordered")
+    ]
+    assert blocks[0] <= blocks[1] <= 100
     assert 0 < float(_metrics(app)["Squared correlation in the blocks"].rstrip("%")) < 100
     app.selectbox(key="cov-groups").select_index(2).run()
     assert not complaints(app)

@@ -1,1 +1,1 @@
-"""The three views of the page on weight matrices."""
+"""The views of the page on weight matrices, one file each, and what they share."""

@@ -10,16 +10,15 @@ from typing import Any
 import streamlit as st
 
 import sp_core as sp
-from pages.patch_views import data
 from pages.ui import cache, epochs, live, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from pages.ui.text import unmarked
+from pages.weight_views import measured
 from sp_core.figures import laboratory as figures
 from sp_core.figures.weights import before_and_after
 
 ANY = "any"
-IMAGES = 256
 HONEST = (
     ":material/info: **Nothing is trained here.** The small layers are the nearest to the trained weights, so what is "
     "lost is lost: what it costs in accuracy is measured below, on images. A few epochs of training after the cut "
@@ -196,59 +195,15 @@ def _consequences(here: Selection, plan: dict[str, tuple[str, int]]) -> None:
     settings = (here.net.identity, tuple(plan.items()))
     left, right = st.columns(2, gap="large")
     with left:
-        with st.container(horizontal=True, vertical_alignment="bottom"):
-            source = data.choose()
-        dataset = data.dataset(source)
-        last, _ = live.run(
-            lambda: sp.weights.trial_steps(here.net, _made(here, plan).network.module, dataset, IMAGES),
-            key="compressed-trial",
-            settings=(*settings, source, dataset.fingerprint),
-            total=-(-min(IMAGES, len(dataset)) // 32),
-            draw=lambda step: None,
-            text=lambda step: f"{step.seen} of {step.total} images, {step.agreement:.0%} as before",
-            alt="",
-            label=f"Try on {min(IMAGES, len(dataset))} images",
-        )
-        if last is not None:
-            _said(last)
+        measured.on_images(here, "compressed-trial", settings, lambda: _made(here, plan).network.module)
     with right:
-        _milliseconds(here, plan, (*settings, here.image_key))
+        st.markdown("**One image through the whole network, on this machine**")
+        measured.milliseconds("compressed-timing", (*settings, here.image_key), lambda: _timing(here, plan))
 
 
-def _said(last: sp.weights.Trial) -> None:
-    """Accuracy where the classes are the network's, agreement anyway."""
-    one, two = st.columns(2)
-    one.metric("Same first choice as before", f"{last.agreement:.1%}", f"{last.seen} images", "off", delta_arrow="off")
-    if last.labelled:
-        change = f"{100 * (last.after - last.before):+.1f} points from {last.before:.1%}"
-        two.metric("Accuracy", f"{last.after:.1%}", change)
-    else:
-        st.caption("The classes of these images are not this network's, so there is no accuracy.")
-
-
-def _milliseconds(here: Selection, plan: dict[str, tuple[str, int]], settings: tuple[Any, ...]) -> None:
-    """Milliseconds of the whole network, before and after, on this machine, on one image."""
-
-    def measure() -> Iterator[sp.weights.Timing]:
-        yield sp.weights.timing(
-            here.net.module, _made(here, plan).network.module, here.net.normalise(here.net.check_images(here.seen))
-        )
-
-    st.markdown("**One image through the whole network, on this machine**")
-    last, _ = live.run(
-        measure,
-        key="compressed-timing",
-        settings=settings,
-        total=1,
-        draw=lambda step: None,
-        text=lambda step: "measured",
-        alt="",
-        label="Measure milliseconds",
-    )
-    if last is not None:
-        share = f"{last.factored / last.original:.2f} × original, {last.original:.2f}"
-        st.metric("Milliseconds", f"{last.factored:.2f}", share, "off", delta_arrow="off")
-        st.caption(f"Median of {last.repeats} runs in turns, {last.threads} threads on {last.device}.")
+def _timing(here: Selection, plan: dict[str, tuple[str, int]]) -> sp.weights.Timing:
+    inputs = here.net.normalise(here.net.check_images(here.seen))
+    return sp.weights.timing(here.net.module, _made(here, plan).network.module, inputs)
 
 
 def _file(here: Selection, plan: dict[str, tuple[str, int]], table: list[dict[str, Any]]) -> None:

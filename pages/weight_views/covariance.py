@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 import streamlit as st
+from torch import Tensor
 
 import sp_core as sp
 from pages.patch_views import data
-from pages.ui import epochs, live, show
+from pages.ui import cache, epochs, live, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from sp_core.figures import laboratory as figures
@@ -22,7 +25,8 @@ cell says how one filter of the first layer and one of the second vary together,
 only with those of their own group, 1 / g by chance. A network that was trained with g filter groups has it near 1,
 for its filters learn to work within their group. In one trained without groups the order of the filters is
 arbitrary, and the share stays near chance: to divide such a network into groups afterwards would cut connections
-that it uses.
+that it uses. *Reordered* puts the channels of both layers in the order with most in the blocks; a search finds some in
+any matrix, so it is told beside what it finds in matrices with the same sums and shuffled entries.
 """
 SOURCE = "Ioannou, Robertson, Cipolla and Criminisi, Deep Roots, CVPR 2017, arXiv:1605.06489"
 
@@ -89,15 +93,34 @@ def _answer(last: sp.weights.Covariance, first: str, second: str) -> list[dict[s
                 "off",
                 delta_arrow="off",
             )
+            order = _order(last, groups)
             plot = figures.block_share_curve(table, groups)
             show.figure(plot, alt=f"Share in the blocks for {len(table)} numbers of groups", height=380)
         else:
-            groups = 1
+            groups, order = 1, None
             rows, columns = last.matrix.shape
             st.info(f"{rows} and {columns} channels have no common divisor, so there are no equal groups.")
     with left:
-        picture = figures.covariance(last, groups)
-        words = f"{first} down, {second} across; {last.samples:,} pixels of {last.seen} images; blue −1, red 1"
+        picture = figures.covariance(last, groups, order)
+        words = f"{first} down, {second} across{', reordered' if order else ''}; {last.samples:,} pixels of "
+        words += f"{last.seen} images; blue −1, red 1"
         wide = shown_width(picture, figures.SIDE, figures.SIDE)
         show.picture(picture, f"Correlation of {first} and {second}", width=wide, caption=words)
     return table
+
+
+def _order(last: sp.weights.Covariance, groups: int) -> tuple[Tensor, Tensor] | None:
+    """The order in which blocks appear, where it is asked for, and how much a search finds without groups."""
+    orders = ["as trained", "reordered"]
+    chosen = st.segmented_control(
+        "Order of channels", orders, default=orders[0], key="cov-order", bind="query-params", required=True
+    )
+    energy = last.correlation.square()
+    if chosen == orders[0] or groups > sp.weights.grouped.MOST or not float(energy.sum()):
+        return None
+    key = (sha256(energy.numpy().tobytes()).hexdigest(), groups)
+    found = cache.answer("cov-groups", key, lambda: list(sp.weights.grouping_steps(energy, groups, 3))[-1])
+    best = max(learned for learned, _ in found.without)
+    words = f"at most {best:.1%} in {len(found.without)} shuffled matrices"
+    st.metric("In the blocks, reordered", f"{found.learned:.1%}", words, "off", delta_arrow="off")
+    return found.rows, found.columns

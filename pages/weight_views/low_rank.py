@@ -5,10 +5,11 @@ from __future__ import annotations
 import streamlit as st
 
 import sp_core as sp
-from pages.ui import cache, epochs, live, show
+from pages.ui import cache, epochs, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from pages.ui.text import unmarked
+from pages.weight_views import measured
 from sp_core.figures import weights as figures
 
 SCHEMES = """
@@ -134,59 +135,20 @@ def _consequences(here: Selection, place: sp.weights.Site, row: sp.weights.Facto
     st.subheader("The network with this layer rebuilt")
     changed = sp.weights.replaced(here.net, place.layer, row.layers)
     settings = (*here.key, place.layer, row.scheme, row.rank)
-    one, two, three = st.columns(3, gap="large")
+    one, two, three = st.columns([2, 3, 2], gap="large")
     with one:
         effect = cache.answer("effect", settings, lambda: sp.weights.effect(here.net, changed, here.seen))
         st.metric(
             f"P({here.net.class_name(effect.before)}) on this image",
             f"{effect.after_chance:.3f}",
             f"{effect.after_chance - effect.before_chance:+.3f} from {effect.before_chance:.3f}",
+            **measured.moved(effect.after_chance - effect.before_chance),
         )
         same = effect.after == effect.before
         st.caption(
             "The first choice stays." if same else f"The first choice is now {here.net.class_name(effect.after)}."
         )
     with two:
-        _accuracy(here, changed, settings)
+        measured.on_images(here, "trial", settings, lambda: changed)
     with three:
-        _milliseconds(here, place, row, settings)
-
-
-def _accuracy(here: Selection, changed: object, settings: tuple[object, ...]) -> None:
-    """Accuracy on 256 textures, where the network knows their classes; agreement with the original anyway."""
-    dataset = sp.datasets.Textures(count=256, seed=0, size=64)
-    last, _ = live.run(
-        lambda: sp.weights.trial_steps(here.net, changed, dataset, 256),
-        key="trial",
-        settings=settings,
-        total=8,
-        draw=lambda step: None,
-        text=lambda step: f"{step.seen} of {step.total} images",
-        alt="",
-        label="Try on 256 textures",
-    )
-    if last is not None:
-        st.metric("Same first choice as the original", f"{last.agreement:.1%}")
-        if last.labelled:
-            st.metric("Accuracy", f"{last.after:.1%}", f"{last.after - last.before:+.1%} from {last.before:.1%}")
-        else:
-            st.caption("Textures are not this network's classes, so there is no accuracy.")
-
-
-def _milliseconds(
-    here: Selection, place: sp.weights.Site, row: sp.weights.Factored, settings: tuple[object, ...]
-) -> None:
-    """Milliseconds of the layer and of its replacement, on this machine, on this image."""
-    last, _ = live.run(
-        lambda: iter([sp.weights.time_layers(here.net, place, row, here.seen)]),
-        key="timing",
-        settings=settings,
-        total=1,
-        draw=lambda step: None,
-        text=lambda step: "measured",
-        alt="",
-        label="Measure milliseconds",
-    )
-    if last is not None:
-        st.metric("Milliseconds", f"{last.factored:.2f}", f"original {last.original:.2f}", "off", delta_arrow="off")
-        st.caption(f"Median of {last.repeats} runs in turns, {last.threads} threads on {last.device}.")
+        measured.milliseconds("timing", settings, lambda: sp.weights.time_layers(here.net, place, row, here.seen))

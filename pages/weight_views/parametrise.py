@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import streamlit as st
 from torch import nn
 
 import sp_core as sp
-from pages.patch_views import data
-from pages.ui import cache, epochs, live, pick, show
+from pages.ui import cache, epochs, pick, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
 from pages.ui.text import unmarked
+from pages.weight_views import measured
 from sp_core import parameterizations
 from sp_core.figures import laboratory as figures
 from sp_core.figures.weights import records, shown_width
 
 FAMILIES = ("symmetric", "low rank", "Dirac", "groups")
-IMAGES = 256
 ALL = "every layer that can"
 MEANING = """
 A parametrisation writes a weight Ŵ by free numbers *v*, and training moves *v*. Here nothing is trained: *v* is
@@ -49,8 +47,9 @@ def draw(here: Selection, _found: epochs.Followed | None) -> None:
         options = {"groups": 2} if "groups" in own.options else {}
         if options:
             options["groups"] = max(2, pick.number("Groups", key="own-groups", top=64, default=2))
-        able, why = _able(here.net.module, name, options)
-        layer = choose("Layer", able, "own-layer", index=_square(here.net.module, able), width=260) if able else None
+        plain = sp.weights.plain(here.net)
+        able, why = _able(plain.module, name, options)
+        layer = choose("Layer", able, "own-layer", index=_square(plain.module, able), width=260) if able else None
     st.markdown(f"**{unmarked(name)}:** `{own.formula}`")
     st.caption(f"{own.source}.")
     if layer is None:
@@ -59,7 +58,7 @@ def draw(here: Selection, _found: epochs.Followed | None) -> None:
     if own.options.get("rank"):  # the eigen form's follows from the shape
         options["rank"] = _share(name)
     key = (here.net.identity, name, layer, tuple(options.items()))
-    made = cache.answer("parametrised", key, lambda: _written(here.net, name, layer, options))
+    made = cache.answer("parametrised", key, lambda: _written(plain, name, layer, options))
     _numbers(made)
     _pictures(layer, made)
     whole = st.segmented_control(
@@ -149,36 +148,31 @@ def _pictures(layer: str, made: dict[str, Any]) -> None:
             show.picture(picture, f"{title}; {layer}", width=shown_width(picture, 300, 300, 24), caption=title)
 
 
+@st.cache_resource(max_entries=2, show_spinner=False)
+def _constrained(_net: Any, identity: Any, name: str, layers: tuple[str, ...] | None, options: Any) -> Any:
+    del identity  # in the cache's key, since Streamlit cannot hash a network
+    return sp.weights.constrained(_net, name, layers, **dict(options))
+
+
 def _consequences(here: Selection, name: str, layers: list[str] | None, options: dict[str, Any]) -> None:
     """How often the network with the constrained weights still says the same, on a data set."""
-    source = data.choose()
-    dataset = data.dataset(source)
-    settings = (here.net.identity, name, str(layers), tuple(options.items()), source, dataset.fingerprint)
+    settings = (name, tuple(layers) if layers else None, tuple(options.items()))
 
-    def steps() -> Iterator[tuple[sp.weights.Constrained, sp.weights.Trial]]:
-        made = sp.weights.constrained(here.net, name, layers, **options)
-        for step in sp.weights.trial_steps(here.net, made.network.module, dataset, IMAGES):
-            yield made, step
+    def made() -> sp.weights.Constrained:
+        return _constrained(here.net, here.net.identity, *settings)
 
-    last, _ = live.run(
-        steps,
-        key="constrained-trial",
-        settings=settings,
-        total=-(-min(IMAGES, len(dataset)) // 32),
-        draw=lambda step: None,
-        text=lambda step: f"{step[1].seen} of {step[1].total} images, {step[1].agreement:.0%} as before",
-        alt="",
-        label=f"Project, and try on {min(IMAGES, len(dataset))} images",
+    last = measured.on_images(
+        here,
+        "constrained-trial",
+        (here.net.identity, *settings),
+        lambda: made().network.module,
+        "Project, and try",
     )
     if last is None:
         return
-    made, trial = last
-    columns = st.columns(3)
-    columns[0].metric("Same first choice as before", f"{trial.agreement:.1%}")
-    if trial.labelled:
-        change = f"{100 * (trial.after - trial.before):+.1f} points from {trial.before:.1%}"
-        columns[1].metric("Accuracy", f"{trial.after:.1%}", change)
-    words = f"{made.kept / made.before:.1%} of {made.before:,}"
-    columns[2].metric("Numbers of the whole network", f"{made.kept:,}", words, "off", delta_arrow="off")
+    with cache.turn():
+        found = made()
+    words = f"{found.kept / found.before:.1%} of {found.before:,}"
+    st.metric("Numbers of the whole network", f"{found.kept:,}", words, "off", delta_arrow="off")
     st.caption("Projected once, not trained again: a network trained under the constraint from the start loses less.")
-    st.dataframe(records(made.layers), hide_index=True)
+    st.dataframe(records(found.layers), hide_index=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,8 +16,9 @@ from sp_core.errors import SpError
 from sp_core.figures.colour import QUALITATIVE, diverging
 from sp_core.figures.sprite import make_sprite
 from sp_core.figures.weights import GREY, matrix
-from sp_core.parameterizations import Bases, LowRank, Parameterization, Tied
+from sp_core.parameterizations import LDL, Bases, LowRank, Parameterization, Tied, entry, names, places
 from sp_core.weights.covariance import Covariance
+from sp_core.weights.grouped import Grouping
 from sp_core.weights.low_rank import Curve, Site
 
 Places = Mapping[str, tuple[Site, list[Curve]]]
@@ -110,6 +112,8 @@ def written(weight: Tensor, rebuilt: Tensor, own: Parameterization, parts: Seque
     free = []
     if isinstance(own, Tied):
         free = [(f"v: {own.kept:,} free numbers", view(_in_place(own, parts[0]), limit))]
+    elif isinstance(own, LDL):
+        free = [(f"v: {own.kept:,} free numbers, L below d", _middle(_lower(own, parts[0]), None))]
     else:
         for index, part in enumerate(parts):
             size = "×".join(map(str, part.shape))
@@ -117,6 +121,52 @@ def written(weight: Tensor, rebuilt: Tensor, own: Parameterization, parts: Seque
             picture = _middle(part, limit if part.shape == weight.shape else None) if whole else matrix(flat(part))
             free.append((f"v, part {index + 1} of {len(parts)}: {size}", picture))
     return [("W, as trained", view(weight, limit)), *free, ("Ŵ", view(rebuilt, limit))]
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """One symmetric form of a weight.
+
+    Attributes:
+        name: of the parametrisation. formula: how Ŵ is made of v.
+        kept: numbers that the weight needs. error: ``‖W − Ŵ‖ / ‖W‖`` for the nearest Ŵ.
+        pictures: v (one for each part) and Ŵ.
+    """
+
+    name: str
+    formula: str
+    kept: int
+    error: float
+    pictures: list[Picture]
+
+
+def forms(weight: Tensor, kernel: bool = False) -> list[Form]:
+    """Every symmetric form that a weight ``[n, n, …kernel]`` can have, nearest to it: the lecture's figure W, v, Ŵ.
+
+    ``kernel``: those that are symmetric inside each k × k kernel; else those of the matrix of channels alone.
+
+    >>> [row.name for row in forms(torch.randn(4, 4, 3, 3), kernel=True)][:2]
+    ['spatial', 'spatial-average']
+    """
+    rows = []
+    weight = weight.detach().cpu().float()
+    norm = float(weight.double().norm()) or 1.0
+    for name in names("symmetric"):
+        own = entry(name)
+        if name.startswith("spatial") != kernel or own.obstacle(tuple(weight.shape), 0) is not None:
+            continue
+        options = dict(own.options)
+        made = own.make(tuple(weight.shape), 0, **options).eval()
+        parts = made.right_inverse(weight)
+        rebuilt = made(*parts)
+        pictures = [(_short(title), picture) for title, picture in written(weight, rebuilt, made, parts)[1:]]
+        error = float((weight.double() - rebuilt.double()).norm()) / norm
+        rows.append(Form(name, own.formula, made.kept, error, pictures))
+    return rows
+
+
+def _short(title: str) -> str:
+    return title.partition(":")[0].removesuffix(", part 1 of 1").replace(" of 2", "")
 
 
 def _kernels(weight: Tensor, limit: float | None) -> Image.Image:
@@ -150,9 +200,28 @@ def _in_place(own: Tied, part: Tensor) -> Tensor:
     return shown.view(own.shape)
 
 
-def covariance(row: Covariance, groups: int = 1) -> Image.Image:
-    """Correlations in [-1, 1] (blue to red) of the channels of two layers; ``groups`` blocks outlined, if several."""
-    small = matrix(row.correlation, 1.0)
+def _lower(own: LDL, part: Tensor) -> Tensor:
+    """L and d as a matrix at each kernel position: d on the diagonal, L below it, 0 above."""
+    whole = part.detach().cpu()[places("triangular", own.shape[0])]
+    return whole.movedim((0, 1), (-2, -1)).tril().movedim((-2, -1), (0, 1))
+
+
+def covariance(row: Covariance, groups: int = 1, order: tuple[Tensor, Tensor] | None = None) -> Image.Image:
+    """Correlations in [-1, 1] (blue to red) of the channels of two layers; ``groups`` blocks outlined, if several.
+
+    ``order``: of rows and columns, else as they are.
+    """
+    values = row.correlation if order is None else row.correlation[order[0]][:, order[1]]
+    return outlined(values, groups, 1.0)
+
+
+def outlined(values: Tensor, groups: int, limit: float | None = None) -> Image.Image:
+    """A matrix enlarged to :data:`SIDE` pixels, with ``groups`` equal blocks along its diagonal outlined, if several.
+
+    >>> outlined(torch.ones(8, 4), 2).size
+    (256, 512)
+    """
+    small = matrix(values, limit)
     times = max(1, SIDE // max(small.size))
     picture = small.resize((small.width * times, small.height * times), Image.Resampling.NEAREST)
     if groups > 1:
@@ -162,6 +231,43 @@ def covariance(row: Covariance, groups: int = 1) -> Image.Image:
             right, bottom = (at + 1) * picture.width // groups - 1, (at + 1) * picture.height // groups - 1
             pen.rectangle((left, top, right, bottom), outline=(0, 0, 0), width=2)
     return picture
+
+
+def grouping_bars(row: Grouping) -> Any:
+    """What imposed, learned and condensed groups keep of the energy, each beside what it is without groups.
+
+    That is, for imposed groups random orders (± 2 standard deviations), for the others the least and the most that the
+    search finds in matrices without groups.
+    """
+    figure = go.Figure()
+    names = ["imposed", "learned", "condensed"]
+    figure.add_bar(
+        x=names,
+        y=[row.imposed, row.learned, row.condensed],
+        name="this layer",
+        width=0.5,
+        marker_color=QUALITATIVE[0],
+        hovertemplate="%{x}: %{y:.1%}<extra></extra>",
+    )
+    bands = [(row.chance - row.spread, row.chance + row.spread)]
+    bands += [(min(values), max(values)) for values in zip(*row.without, strict=True)]
+    middle = [(low + high) / 2 for low, high in bands]
+    figure.add_scatter(
+        x=names[: len(bands)],
+        y=middle,
+        mode="markers",
+        name="without groups",
+        marker={"color": QUALITATIVE[1], "size": 9, "symbol": "line-ew", "line": {"width": 3, "color": QUALITATIVE[1]}},
+        error_y={
+            "type": "data",
+            "array": [high - at for (_, high), at in zip(bands, middle, strict=True)],
+            "color": QUALITATIVE[1],
+            "width": 8,
+        },
+    )
+    figure.update_yaxes(title="energy kept", range=[0, 1.02], tickformat=".0%")
+    figure.update_layout(legend={"orientation": "h", "y": 1.2, "x": 0})
+    return figure
 
 
 def group_counts(rows: int, columns: int) -> list[int]:

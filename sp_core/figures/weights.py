@@ -18,8 +18,9 @@ from sp_core.filters import FilterBank, bank, tiles
 from sp_core.network import Network
 from sp_core.weights.dirac import Dirac
 from sp_core.weights.low_rank import Curve, Factored, Site
-from sp_core.weights.spectra import Band, Spectrum
-from sp_core.weights.symmetry import Symmetry, average, project, triangular
+from sp_core.weights.random_spectra import Band
+from sp_core.weights.spectra import Spectrum
+from sp_core.weights.symmetry import Symmetry, project
 
 GREY = "rgba(128,128,128,0.45)"
 RANDOM = "rgba(128,128,128,0.35)"
@@ -37,8 +38,9 @@ def spectra(rows: Sequence[Spectrum], chosen: int, band: Band) -> Any:
     for index, row in enumerate(rows):
         values = _normal(row)
         if index != chosen and values is not None:
+            x, y = _thinned(values)
             figure.add_scatter(
-                x=_fractions(len(values)), y=values, name=row.layer, mode="lines", line={"color": GREY, "width": 1},
+                x=x, y=y, name=row.layer, mode="lines", line={"color": GREY, "width": 1},
                 showlegend=False, hovertemplate=row.layer + "<br>σ/σ₁ %{y:.3f}<extra></extra>",
             )  # fmt: skip
     row = rows[chosen]
@@ -55,8 +57,9 @@ def spectra(rows: Sequence[Spectrum], chosen: int, band: Band) -> Any:
             x=x, y=ratio * band.mean.clamp_min(1e-6).numpy(), mode="lines", name="random, mean",
             line={"color": QUALITATIVE[1], "dash": "dash", "width": 2},
         )  # fmt: skip
+        x, y = _thinned(values)
         figure.add_scatter(
-            x=_fractions(len(values)), y=values, mode="lines", name=row.layer,
+            x=x, y=y, mode="lines", name=row.layer,
             line={"color": QUALITATIVE[0], "width": 4},
         )  # fmt: skip
     figure.update_xaxes(title="index / number of singular values", range=[0, 1])
@@ -91,6 +94,12 @@ def records(rows: Sequence[Any]) -> list[dict[str, Any]]:
 
 def _fractions(count: int) -> np.ndarray:
     return (np.arange(count) + 0.5) / count
+
+
+def _thinned(values: np.ndarray, most: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Places and values of a descending curve, at most about ``most`` of them, the first and the last included."""
+    at = np.unique(np.linspace(0, len(values) - 1, min(len(values), most)).round().astype(int))
+    return _fractions(len(values))[at], values[at]
 
 
 def _normal(row: Spectrum) -> np.ndarray | None:
@@ -270,21 +279,6 @@ def parts(weight: Tensor, kind: str, tap: tuple[int, int] = (0, 0)) -> list[tupl
         colours = diverging(some.numpy(), limit)
         pictures.append((name, make_sprite(colours.reshape(-1, *colours.shape[2:]), columns=some.shape[1]).image))
     return pictures
-
-
-def forms(square: Tensor) -> list[tuple[str, Image.Image]]:
-    """Two ways to make a square matrix symmetric: the free numbers ``W`` and ``v``, and the weight ``Ŵ`` they give."""
-    free = square.detach().cpu().double()
-    limit = float(free.abs().max()) or 1.0
-    diagonal = free.diagonal()
-    pieces = {
-        "W": free,
-        "average: Ŵ = ½ (W + Wᵀ)": average(free),
-        "triangular: W above the diagonal": free.triu(1),
-        "triangular: v on the diagonal": diagonal.diag(),
-        "triangular: Ŵ": triangular(free, diagonal),
-    }
-    return [(name, matrix(values, limit)) for name, values in pieces.items()]
 
 
 def building_blocks(row: Factored, place: Site) -> Sprite:

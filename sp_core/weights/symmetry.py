@@ -9,20 +9,21 @@ share ``‖projection‖² / ‖W‖²``: 1 is symmetric, and a random weight ha
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from sp_core.errors import SpError
 from sp_core.network import Network
+from sp_core.parameterizations.folding import fold
 from sp_core.parameterizations.symmetric import average, eigen, ldl, triangular
 from sp_core.weights.matrices import Weight, matrices
 
 __all__ = [
-    "KINDS", "Symmetry", "average", "eigen", "ldl", "obstacle", "project", "rank_share", "symmetries", "symmetry",
-    "triangular",
+    "KINDS", "Symmetry", "average", "eigen", "ldl", "obstacle", "project", "projected", "rank_share", "symmetries",
+    "symmetry", "triangular",
 ]  # fmt: skip
 
 _Element = Callable[[Tensor], Tensor]
@@ -132,3 +133,36 @@ def symmetry(row: Weight, kind: str) -> Symmetry:
 def symmetries(net: Network) -> tuple[Symmetry, ...]:
     """Every symmetry of every weight of the network, layer by layer, the ones that make no sense with their reason."""
     return tuple(symmetry(row, kind) for row in matrices(net) for kind in KINDS)
+
+
+def projected(net: Network, kind: str, layers: Iterable[str] | None = None) -> Network:
+    """``net`` with the weights of ``layers`` replaced by the nearest that have the symmetry, all else as it was.
+
+    By default every layer that can have it. Parametrised weights become plain ones; ``net`` stays as it is.
+
+    Raises:
+        SpError: the kind or a layer does not exist, a layer cannot have it, or none can.
+
+    >>> from torch import nn
+    >>> net = Network(nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)), name="two", input_size=(3, 8, 8))
+    >>> [row.energy for row in symmetries(projected(net, "channels")) if (row.layer, row.kind) == ("1", "channels")]
+    [1.0]
+    """
+    why = {row.layer: obstacle(row, kind) for row in matrices(net)}
+    wanted = [layer for layer, reason in why.items() if reason is None] if layers is None else list(layers)
+    for layer in wanted:
+        if layer not in why:
+            raise SpError(
+                f"'{layer}' is not one of the weights of {net.name}; the first are {', '.join(list(why)[:5])}."
+            )
+        if why[layer] is not None:
+            raise SpError(f"{layer} cannot have the symmetry “{kind}”: {why[layer]}.")
+    if not wanted:
+        first = next(iter(why))
+        raise SpError(f"No weight of {net.name} can have the symmetry “{kind}”: {first}, for one: {why[first]}.")
+    small = replace(net, module=fold(net.module), name=f"{net.name}, {kind}", source=f"{net.source}, {kind}")
+    with torch.no_grad():
+        for row in matrices(small):  # its tensors are views of the copy's weights
+            if row.layer in wanted:
+                row.tensor.copy_(project(row.tensor, kind))
+    return small
