@@ -213,6 +213,7 @@ def kept(table: Table, weights: str | Path, folder: str | Path) -> list[str]:
         net.load_state_dict(load_file(source))
         if "symmetry" in row.options:
             net = fold(net)
+            card["architecture"] = row.architecture
         bundled = replace(recipe, name=row.keep)
         card |= {"name": row.keep, "sha256": write_weights(Path(folder), bundled, net)}
         write_card(Path(folder), bundled, card)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sp_core import zoo
+from sp_core.checkpoints.expression import written
 from sp_core.errors import SpError
 from sp_core.parameterizations import asymmetry
 from sp_core.training.feeds import feed
@@ -217,7 +218,7 @@ def _card(run: _Run, step: int, seconds: float) -> dict[str, Any]:
     mean, std = statistics(recipe.architecture, run.feed)
     card: dict[str, Any] = {
         "name": recipe.name,
-        "architecture": recipe.architecture,
+        "architecture": written(recipe.architecture, recipe.options),
         "about": fed.about,
         "complete": step == recipe.steps,
         "held_out_accuracy": round(found.accuracy[-1], 5),

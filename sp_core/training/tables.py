@@ -100,7 +100,7 @@ TABLES: dict[str, Table] = {
             "Symmetric weights: WRN-16-1 of bottlenecks",
             _HU,
             (
-                _symmetric("baseline", None, 8.49, keep="cifar-wrn16"),
+                _symmetric("baseline", None, 8.49),
                 _symmetric("soft L1", "soft-l1", 8.61, penalty=_RHO),
                 _symmetric("triangular", "triangular", 8.84),
                 _symmetric("average", "average", 8.83, keep="cifar-wrn16-average"),
@@ -153,7 +153,7 @@ TABLES: dict[str, Table] = {
             "exits",
             "Early exits: a small MSDNet",
             "Huang et al., Multi-scale dense networks, ICLR 2018 (larger ones)",
-            tuple(Row(f"exit {i + 1}", "msdnet-cifar10-small", exit=i, keep="cifar-msdnet") for i in range(4)),
+            tuple(Row(f"exit {i + 1}", "msdnet-cifar10-small", exit=i) for i in range(4)),
             images=50_000,
         ),
         Table(
@@ -161,8 +161,8 @@ TABLES: dict[str, Table] = {
             "With and without skips: ResNet-20 and ResNet-56",
             "Li et al., Visualizing the loss landscape of neural nets, NeurIPS 2018, which trains them for 300 passes",
             (
-                Row("20 layers, skips", "cifar-resnet20", keep="cifar-resnet20"),
-                Row("20 layers, none", "cifar-resnet20-noshort", keep="cifar-resnet20-noshort"),
+                Row("20 layers, skips", "cifar-resnet20"),
+                Row("20 layers, none", "cifar-resnet20-noshort"),
                 Row("56 layers, skips", "cifar-resnet56"),
                 Row("56 layers, none", "cifar-resnet56-noshort"),
             ),
