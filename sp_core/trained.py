@@ -9,6 +9,7 @@ The folder may be missing.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,6 +84,18 @@ class Table:
     def dataset(self) -> str:
         """The name of the images alone: ``data`` may say more of them."""
         return self.data.split()[0].rstrip(",.:;")
+
+    def standard_error(self, row: Row) -> float | None:
+        """Of one run's error by the number of test images alone, in percent: √(e (1 − e) / n).
+
+        None where the file does not say how many images there were. Other seeds differ by more.
+
+        >>> row = Row("a", "wrn-16-1", {}, None, None, (Run(0, 0.5),))
+        >>> Table("t", "T", "", "CIFAR-10", (row,), {"test_images": 10_000}).standard_error(row)
+        0.5
+        """
+        count = self.budget.get("test_images")
+        return 100 * math.sqrt(row.error / 100 * (1 - row.error / 100) / count) if count else None
 
     def in_words(self) -> str:
         """The budget as a person says it.

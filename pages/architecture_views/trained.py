@@ -52,12 +52,20 @@ def _draw(table: trained.Table) -> None:
         picked=one.open_point,
         height=150 + 42 * len(table.rows),
     )
+    doubt = table.standard_error(best)
+    if doubt is not None and len(best.runs) == 1:
+        st.caption(
+            f"Bars: the standard error of an error on {table.budget['test_images']:,} test images, about {doubt:.1f} "
+            "points. Another seed differs by more, so rows that are this close are not told apart."
+        )
     rows = [_row(row) for row in table.rows]
     formats = dict.fromkeys(("error here, %", "± (seeds)", "published, %"), "%.2f")
     formats |= dict.fromkeys(("parameters", "MACs"), "localized")
     columns: dict[str, Any] = {name: st.column_config.NumberColumn(format=how) for name, how in formats.items()}
     if all(row.spread is None for row in table.rows):
         columns["± (seeds)"] = None  # hidden
+    if all(row.published_error is None for row in table.rows):
+        columns["published, %"] = columns["published in"] = None
     st.dataframe(rows, hide_index=True, column_config=columns)
     show.downloads(f"trained-{table.name}", table=rows)
 

@@ -158,7 +158,8 @@ def by_year(found: Ilsvrc) -> Any:
     figure.add_bar(
         y=[one.top5_error for one in winners], text=[f"{one.top5_error:g}" for one in winners],
         marker_color=[QUALITATIVE[4] if one.layers is None else QUALITATIVE[0] for one in winners],
-        hovertemplate="%{y} %<br>%{hovertext}<extra></extra>", row=2, col=1, insidetextfont={"color": "#ffffff"},
+        hovertemplate="%{y} %<br>%{hovertext}<extra></extra>", row=2, col=1, textangle=0,
+        insidetextfont={"color": "#ffffff"},
         **common | {"textposition": ["outside" if one.top5_error > found.human else "inside" for one in winners]},
     )  # fmt: skip
     figure.add_hline(
@@ -189,10 +190,13 @@ def development(found: Ilsvrc) -> Any:
 def trained(table: Table) -> Any:
     """Each row of a table: one small dot a seed, a large one for their mean, and the published error hollow.
 
+    Bars are the standard deviation over the seeds; with one seed the standard error of so many test images.
+
     Two panels where there are published errors, each with its own axis: a short training is far from the published
     one, and the question is whether the *order* of the rows is the same.
     """
     labels = [row.label for row in table.rows]
+    doubts = [row.spread or table.standard_error(row) or 0 for row in table.rows]
     known = [row for row in table.rows if row.published_error is not None]
     titles = ["trained here", "published"] if known else ["trained here"]
     figure = make_subplots(1, len(titles), shared_yaxes=True, subplot_titles=titles, horizontal_spacing=0.05)
@@ -205,7 +209,7 @@ def trained(table: Table) -> Any:
     figure.add_scatter(
         x=[row.error for row in table.rows], y=labels, mode="markers+text", name="mean",
         text=[f"{row.error:.2f}" for row in table.rows], textposition="middle right", textfont={"size": 14},
-        error_x={"type": "data", "array": [row.spread or 0 for row in table.rows], "thickness": 2},
+        error_x={"type": "data", "array": doubts, "thickness": 2},
         marker={"size": 14, "color": OURS, "symbol": "star"}, hovertemplate="%{x:.2f} %<extra>%{y}</extra>",
         customdata=[[row.architecture, _options(row.options)] for row in table.rows], row=1, col=1,
     )  # fmt: skip
@@ -219,7 +223,7 @@ def trained(table: Table) -> Any:
         )  # fmt: skip
     for column in range(1, len(titles) + 1):
         values = [row.error for row in table.rows] if column == 1 else [row.published_error or 0 for row in known]
-        room = 0.25 * (max(values) - min(values)) or 1.0
+        room = max(0.25 * (max(values) - min(values)), 1.0)  # so that chance does not fill the axis
         figure.update_xaxes(
             title="test error, %", range=[min(values) - room, max(values) + 2 * room], row=1, col=column
         )

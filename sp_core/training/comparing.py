@@ -165,6 +165,7 @@ def _record(table: Table, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
         "budget": {
             "images": table.images,
             "batch": table.batch,
+            "test_images": some["held_out_images"],
             "learning_rate": table.learning_rate,
             "devices": sorted({card["device"] for card in cards.values()}),
             "precisions": sorted({card["precision"] for card in cards.values()}),
@@ -183,6 +184,7 @@ def _record(table: Table, cards: dict[str, dict[str, Any]]) -> dict[str, Any]:
                     "seconds",
                     "held_out_accuracy",
                     "held_out_loss",
+                    "held_out_images",
                     "data",
                     "libraries",
                     "sha256",
