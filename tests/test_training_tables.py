@@ -160,6 +160,10 @@ def test_a_table_is_trained_kept_and_gone_on_with(cifar, tmp_path):
     assert card["exits"][0]["accuracy"] == record["rows"][0]["seeds"][0]["accuracy"]
     with pytest.raises(SpError, match=r"was trained with 20 images in batches of 10, not 40 in 10; give --images 20"):
         next(compare(replace(SMALL, images=40), tmp_path, data=cifar))
+    written = (tmp_path / "runs" / f"{card['name']}.safetensors").stat().st_mtime_ns
+    again = list(compare(replace(SMALL, name="other"), tmp_path, data=cifar, seeds=2, weights=tmp_path / "runs"))
+    assert again[0].card == card  # what another table trained is not trained again
+    assert (tmp_path / "runs" / f"{card['name']}.safetensors").stat().st_mtime_ns == written
     assert kept(SMALL, tmp_path / "runs", tmp_path) == ["bundled-exits"]
     bundled = json.loads((tmp_path / "bundled-exits.json").read_text())
     assert bundled["name"] == "bundled-exits" and bundled["exits"] == card["exits"]

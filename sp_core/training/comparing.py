@@ -11,7 +11,7 @@ import json
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,15 @@ class Finished:
 
 
 def _one(recipe: Recipe, folder: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """Train ``recipe`` to its end and return its card."""
+    """Train ``recipe`` to its end and return its card; a run that another table made already is not made again."""
+    made = Path(folder) / f"{recipe.name}.json"
+    if made.exists() and (card := json.loads(made.read_text()))["complete"]:
+        same = card["precision"] == settings["precision"] or settings["precision"] is None
+        if same and card["recipe"] == asdict(recipe):
+            return card
     if settings["device"].startswith("cpu"):
         torch.set_num_threads(1)
-    card: dict[str, Any] = {}
+    card = {}
     for progress in train(recipe, folder, resume=True, report_every=recipe.steps, **settings):
         card = progress.card or card
     return card
