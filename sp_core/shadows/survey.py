@@ -86,7 +86,8 @@ def survey(net: Network, local: bool) -> Survey:
     """Run the passes and read every layer."""
     try:
         real = _run(net, 0, local)
-        vars(net).setdefault("layers", real.layers)  # what the property would find, by a pass of its own
+        if real.layers:  # none when the pass was cut short
+            vars(net).setdefault("layers", real.layers)  # what the property would find, by a pass of its own
         layers = net.layers
     except Exception:  # noqa: BLE001 - control flow that looks at values cannot run without them
         layers = net.layers  # says what is wrong when the network does not run at all

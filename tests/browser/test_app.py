@@ -23,6 +23,7 @@ PAGES = {
     "patches": "Maximally activating patches",
     "backprop": "backprop",
     "synthesis": "Gradient ascent",
+    "architectures": "Architectures",
     "receptive_fields": "Receptive",
     "weights": "Weight matrices",
 }
@@ -43,7 +44,7 @@ CHOICES = {
     "patches": ("worst", "which=worst"),
     "backprop": ("a unit of a layer", "of="),
     "synthesis": ("DeepDream", "view=DeepDream"),
-    "receptive_fields": ("counted", "gates="),
+    "receptive_fields?net=zoo:cifar-senet18": ("counted", "gates="),  # only where there are gates
     "weights": ("Symmetry", "view=Symmetry"),
 }
 
