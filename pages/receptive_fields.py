@@ -63,10 +63,8 @@ with right:
         width=320,
     )
     if gated:
-        for (
-            one,
-            words,
-        ) in GATES.items():  # one under the other: beside each other their numbers are cut off on a narrow screen
+        # One under the other: beside each other their numbers are cut off on a narrow screen.
+        for one, words in GATES.items():
             st.metric(f"Gates {words}", figures.pixels(both[one][layer]), border=True)
     else:
         st.metric("It can see", figures.pixels(chosen), border=True)
