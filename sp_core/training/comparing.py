@@ -107,7 +107,8 @@ def compare(
         cards[name] = card
         write_json(path, _record(table, known | cards))
         row, recipe = recipes[name]
-        yield Finished(len(cards), len(recipes), row.label, recipe.seed, card)
+        label = row.label if row.exit is None else f"{row.architecture}, the last exit"
+        yield Finished(len(cards), len(recipes), label, recipe.seed, card)
 
 
 def _trained(
