@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Request, TimeoutError, sync_playwright
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -52,7 +53,7 @@ class Visitor:
         page.on("console", lambda message: self._note(message.type, message.text))
         page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
         page.on("response", lambda response: self._answered(response.status, response.url))
-        page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        page.on("requestfailed", self._failed)
         page.set_default_timeout(60_000)
 
     def _note(self, kind: str, text: str) -> None:
@@ -63,6 +64,11 @@ class Visitor:
         # Streamlit finds the server's root by asking for /_stcore/… below the page's own path first.
         if status >= 400 and "/_stcore/" not in url:
             self.complaints.append(f"{status}: {url}")
+
+    def _failed(self, request: Request) -> None:
+        # Aborted: the tab went to another page before the answer came. What the server refuses has other words.
+        if request.failure != "net::ERR_ABORTED":
+            self.complaints.append(f"failed: {request.url} ({request.failure})")
 
     def open(self, url: str) -> None:
         self.page.goto(url, wait_until="domcontentloaded")
@@ -77,6 +83,11 @@ class Visitor:
         self.page.wait_for_selector("[data-testid=stMain] :is(h1, [data-testid=stAlert])", timeout=timeout)
         self.page.wait_for_timeout(500)
         self.page.wait_for_selector(quiet, timeout=timeout)
+        # A figure is drawn by a script that is fetched when the first one is needed.
+        drawn = """() => [...document.querySelectorAll("[data-testid=stPlotlyChart]")]
+                   .every((chart) => chart.querySelector("svg.main-svg"))"""
+        with contextlib.suppress(TimeoutError):  # check() says what is missing
+            self.page.wait_for_function(drawn, timeout=timeout)
 
     def main(self) -> str:
         """The text of the page, without the sidebar."""
