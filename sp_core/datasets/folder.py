@@ -28,6 +28,13 @@ SIZE = 64  # pixels, when no network says how it is fed
 _PROBE = 4096  # bytes read at the start, the middle and the end of a file to name its content
 
 
+def seen(picture: Image.Image, size: int, network: Any) -> Tensor:
+    """What ``network`` is fed of a picture, ``[c, h, w]`` in [0, 1]; without one ``size`` × ``size`` RGB."""
+    if network is not None:
+        return network.view(picture)
+    return pictures.to_tensor(pictures.resize_and_crop(picture, size, (size, size)))
+
+
 @dataclass(frozen=True)
 class _Entry:
     """One picture: its path inside the folder or zip, its class (-1: none), and what names its content."""
@@ -83,15 +90,10 @@ class Folder:
         With a network, resized and cropped as the network is fed; without, the middle square at ``size`` pixels, RGB.
         """
         entries = self._entries[start:stop]
-        views = [self._view(self.picture(start + offset), network) for offset in range(len(entries))]
+        views = [seen(self.picture(start + offset), self.size, network) for offset in range(len(entries))]
         if not views:
             raise SpError(f"{self.name} has pictures 0 to {len(self) - 1}; got {start} to {stop - 1}.")
         return torch.stack(views), torch.tensor([entry.label for entry in entries])
-
-    def _view(self, picture: Image.Image, network: Any) -> Tensor:
-        if network is not None:
-            return network.view(picture)
-        return pictures.to_tensor(pictures.resize_and_crop(picture, self.size, (self.size, self.size)))
 
     def picture(self, index: int) -> Image.Image:
         """Picture ``index``, upright RGB at its own size; raises SpError naming the file where it is damaged."""

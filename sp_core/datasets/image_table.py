@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sp_core import images as pictures
 from sp_core.datasets.bucket import file_system, is_address, listed
-from sp_core.datasets.folder import SIZE
+from sp_core.datasets.folder import SIZE, seen
 from sp_core.errors import SpError
 
 GROUP_BYTES = 2**30  # of images in one group of rows, unpacked: what is held in memory
@@ -147,13 +147,8 @@ class ImageTable:
         rows = range(start, min(stop, len(self)))
         if not rows:
             raise SpError(f"{self.name} has images 0 to {len(self) - 1}; got {start} to {stop - 1}.")
-        views = [self._view(self.picture(row), network) for row in rows]
+        views = [seen(self.picture(row), self.size, network) for row in rows]
         return torch.stack(views), torch.from_numpy(self._labels[rows.start : rows.stop].copy())
-
-    def _view(self, picture: Image.Image, network: Any) -> Tensor:
-        if network is not None:
-            return network.view(picture)
-        return pictures.to_tensor(pictures.resize_and_crop(picture, self.size, (self.size, self.size)))
 
     def picture(self, index: int) -> Image.Image:
         """Image ``index``, upright RGB at its own size; raises SpError where it is missing or damaged."""
