@@ -52,6 +52,8 @@ def network(name: str) -> sp.Network:
     try:
         with torch.device("meta"):
             module = make(short, **plain)
+        if any(buffer.ndim and not buffer.is_floating_point() for buffer in module.buffers()):
+            module = make(short, **plain)  # indices count, weights do not
     except Exception:  # noqa: BLE001 - it looks at values while it is made
         module = make(short, **plain)
     return sp.Network(module, name=name, input_size=size)

@@ -317,6 +317,10 @@ class Run:
     def __init__(self, net: Network, local: bool) -> None:
         self.net, self.local, self.held = net, local, False
         self.clone = private_copy(net.module, to="meta")
+        for name, buffer in net.module.named_buffers():
+            if not buffer.is_floating_point():  # indices are read, weights are not
+                path, _, last = name.rpartition(".")
+                setattr(self.clone.get_submodule(path), last, buffer)
         self.ratios: list | None = None
         self.ratios = self._pass(net.input_size[1:], [[]], 0, lambda layer, output: None)
 

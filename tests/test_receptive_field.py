@@ -138,6 +138,21 @@ class Padded(nn.Module):
         return self.end(F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, 1, 2)))
 
 
+class Chosen(nn.Module):
+    """Channels picked by indices that are buffers: CondenseNet's way, and by indexing, twice along two axes."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.three = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 2, 3, padding=1)
+        self.register_buffer("order", torch.tensor([3, 0, 2, 1]))
+        self.register_buffer("rows", torch.tensor([[0], [5]]))
+        self.picked, self.turned, self.end = nn.Identity(), nn.Identity(), nn.Identity()
+
+    def forward(self, x):
+        x = self.picked(torch.index_select(torch.cat([self.one(x), self.three(x)], 1), 1, self.order))
+        return self.end(self.turned(x[:, self.order])[:, :, self.rows, self.order])
+
+
 class Lambda(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -191,6 +206,7 @@ CONVS = {
     "expanded gate": [Gate(expand=True)],
     "decoder": [Decoder()],
     "written": [Written()],
+    "chosen": [Chosen()],
     "option A": [Padded(), nn.Conv2d(6, 6, 3, groups=6)],
 }
 

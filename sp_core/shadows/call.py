@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sp_core.shadows.shadow import LIMIT, Shadow, align, nothing, shrink, union, whole
 
@@ -20,6 +20,18 @@ def node_of(tensor: Any) -> Node | None:
 def attach(tensor: Tensor, node: Node) -> None:
     """Let ``tensor`` carry ``node``; a plain attribute stays with the tensor also while only C++ holds it."""
     tensor._sp_node = node  # type: ignore[attr-defined]
+
+
+def know(clone: nn.Module, module: nn.Module) -> None:
+    """Tell the whole numbers in the buffers of ``clone``, which lie on the meta device: those of ``module``'s own."""
+    for empty, buffer in zip(clone.buffers(), module.buffers(), strict=True):
+        if not buffer.is_floating_point() and not buffer.is_meta:
+            empty._sp_values = buffer.detach().cpu()  # type: ignore[attr-defined]
+
+
+def known(index: Tensor) -> Tensor | None:
+    """The numbers in a tensor of indices; None on the meta device, unless it is a buffer that was told of."""
+    return getattr(index, "_sp_values", None) if index.is_meta else index.cpu()
 
 
 @dataclass

@@ -7,11 +7,13 @@ been written to. It returns one shadow, or a list for an operation with several 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sp_core.shadows.call import known
 from sp_core.shadows.shadow import LIMIT, Shadow, align, nothing, regroup, take, union, whole, widen
 
 COARSE = "a reshape mixed so many positions that its union was taken"
@@ -147,21 +149,22 @@ def shuffle(call: Any, shadow: Shadow) -> Shadow:
 
 
 def index(call: Any, shadow: Shadow) -> Shadow | None:
-    """Indexing by tensors, when their values are known (on the meta device they are not)."""
-    indices = [i for i in call.args[1] if i is not None]
-    if any(i.is_meta for i in indices):
+    """Indexing by tensors, when their values are known."""
+    chosen = [None if i is None else known(i) for i in call.args[1]]
+    if any(i is not None and values is None for i, values in zip(call.args[1], chosen, strict=True)):
         return None
-    first = next(dim for dim, i in enumerate(call.args[1]) if i is not None)
+    indices = [i for i in chosen if i is not None]
+    first = next(dim for dim, i in enumerate(chosen) if i is not None)
     if len(indices) == 1 and indices[0].ndim == 1 and indices[0].dtype == torch.long:
         size = call.shapes[0][first]
-        return shadow.map(lambda part: take(part, first, indices[0].cpu() % size, size))
-    return shuffle(call, shadow)
+        return shadow.map(lambda part: take(part, first, indices[0] % size, size))
+    return shuffle(replace(call, args=(call.args[0], chosen, *call.args[2:])), shadow)
 
 
 def index_select(call: Any, shadow: Shadow) -> Shadow | None:
     """Chosen indices along one dimension, when their values are known."""
-    dim, chosen = call.args[1], call.args[2]
-    return None if chosen.is_meta else shadow.map(lambda part: take(part, dim, chosen.cpu(), call.shapes[0][dim]))
+    dim, chosen = call.args[1], known(call.args[2])
+    return None if chosen is None else shadow.map(lambda part: take(part, dim, chosen, call.shapes[0][dim]))
 
 
 def join(call: Any) -> Shadow:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sp_core.network import Network
+from sp_core.shadows.call import know
 from sp_core.shadows.field import Extent, ReceptiveField
 from sp_core.shadows.follow import OverBudget, follow
 from sp_core.shadows.law import AxisLaw, axis_law
@@ -55,6 +56,7 @@ def _run(
     one_image: dict[tuple[int, ...], tuple[Shadow, Shadow]] = {}  # keeps the first alive, so that its id stays its own
     if str(device) == "meta":
         clone = private_copy(net.module, to="meta")
+        know(clone, net.module)
     else:  # tensors of its own over the same memory: following leaves notes on tensors
         tensors = [*net.module.parameters(), *net.module.buffers()]
         clone = private_copy(net.module, memo={id(tensor): tensor.detach() for tensor in tensors})
