@@ -60,7 +60,7 @@ def test_every_step_is_reported():
 def test_one_step_by_hand():
     """One octave, one step, no jitter: image + strength / 255 · g / mean |g|."""
     net, image = convolutional(), picture()
-    settings = DreamSettings(target="4", octaves=1, steps=1, jitter=0, strength=2)
+    settings = DreamSettings(target="4", octaves=1, steps=1, jitter=0, strength=2, precision="float32")
     x = image.clone()[None].requires_grad_()
     value = nn.Sequential(*list(net.module)[:5])(x).square().mean() / 2
     gradient = torch.autograd.grad(value, x)[0]

@@ -6,19 +6,24 @@ import numpy as np
 import streamlit as st
 
 import sp_core as sp
+from pages.patch_views import data
 from pages.synthesis_views import real
 from pages.synthesis_views.choice import choose_layer, forget_of_another, is_small
 from pages.ui import live, pick, show
 from pages.ui.pick import choose
 from pages.ui.sidebar import Selection
-from sp_core.datasets.textures import Textures
 from sp_core.figures.synthesis import growth, sheet
-from sp_core.synthesis.settings import PARAMETRISATIONS
+from sp_core.synthesis.settings import PARAMETRISATIONS, PRECISIONS
 
-EXAMPLES = 256  # textures whose colour statistics the pictures get
+REAL = "real images"
 COLOURS = (
-    "Pictures get the colours of what the network was trained on (and with maco its magnitudes at each frequency): the "
-    "bundled networks' textures, ImageNet's published colours, or those of the image in the sidebar."
+    "Pictures get the colours of what the network was trained on (and with maco its magnitudes at each frequency): "
+    "those of real images, chosen under More (at first the textures of the bundled networks), ImageNet's published "
+    "colours, or those of the image in the sidebar."
+)
+PRECISION = (
+    "What the products of a step are computed in; auto is bfloat16 where the processor has matrix units for it, which "
+    "is several times as fast and ends as high. What was reached is always measured in float32."
 )
 TEXT = (
     "Adam moves a picture, not the weights, so that a unit answers more strongly. Every step sees the picture "
@@ -38,11 +43,17 @@ def draw(here: Selection) -> None:
     """The choices, the pictures as they grow, and what they reached."""
     forget_of_another(here.net, "ascent", ("count", "colours"))
     goals = choose_goals(here.net)
-    settings, colours = choose_settings(is_small(here.net))
+    settings, colours, source = choose_settings(is_small(here.net))
     last, _ = live.run(
-        lambda: sp.ascend(here.net, goals, settings, examples=examples(here, colours)),
+        lambda: sp.ascend(here.net, goals, settings, examples=examples(here, colours, source)),
         key="ascent",
-        settings=(*(here.key if colours == "my image" else (here.net.identity,)), tuple(goals), settings, colours),
+        settings=(
+            *(here.key if colours == "my image" else (here.net.identity,)),
+            tuple(goals),
+            settings,
+            colours,
+            source if colours == REAL else "",
+        ),
         total=settings.steps,
         draw=lambda step: sheet(step.images, columns(len(step.names))).image,
         text=lambda step: f"step {step.step} of {step.steps}, activation {float(step.activation.mean()):.3g}",
@@ -55,9 +66,11 @@ def draw(here: Selection) -> None:
     else:
         for message in filter(None, last.messages):
             st.warning(message)
-        results(here, last, goals, settings)
-        show.provenance(here, units=", ".join(goals), steps=last.step, seed=settings.seed, colours=colours)
-        downloads(here, last, goals, settings, colours)
+        results(here, last, goals, settings, source)
+        said = data.label(source).lower() if colours == REAL else colours
+        made = {"steps": last.step, "seed": settings.seed, "steps_in": last.precision, "colours_of": said}
+        show.provenance(here, units=", ".join(goals), **made)
+        downloads(here, last, goals, settings, colours, source)
     show.explain("What you are looking at", TEXT, SOURCE)
 
 
@@ -66,13 +79,11 @@ def columns(count: int) -> int:
     return min(count, 4)
 
 
-def examples(here: Selection, colours: str):
+def examples(here: Selection, colours: str, source: str):
     """Images whose colours and magnitudes the pictures get, as the network is fed with them; None for ImageNet's."""
     if colours == "my image":
         return here.net.view(here.image)[None]
-    if colours != "textures":
-        return None
-    return Textures(EXAMPLES, size=min(64, *here.net.input_size[1:])).batch(0, EXAMPLES, network=here.net)[0]
+    return real.examples(here, source) if colours == REAL else None
 
 
 def choose_goals(net: sp.Network) -> list[str]:
@@ -99,8 +110,8 @@ def choose_goals(net: sp.Network) -> list[str]:
     return [str(number) if kind == "class" else f"{layer}:{number}" for number in numbers]
 
 
-def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
-    """How the pictures are made, and whose colours they have."""
+def choose_settings(small: bool) -> tuple[sp.AscentSettings, str, str]:
+    """How the pictures are made, whose colours they have, and which real images stand beside them."""
     with st.container(horizontal=True, vertical_alignment="bottom"):
         sign = choose("Make it", ["high", "low"], "sign", width=130, help="Low is what the unit likes least.")
         made = choose("Parametrisation", PARAMETRISATIONS, "by", width=160)
@@ -108,7 +119,7 @@ def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
         seed = st.number_input("Seed", 0, 99_999, key="seed", bind="query-params", width=120)
         colours = choose(
             "Colours of",
-            ["textures", "ImageNet", "my image"],
+            [REAL, "ImageNet", "my image"],
             "colours",
             index=0 if small else 1,
             width=160,
@@ -120,11 +131,15 @@ def choose_settings(small: bool) -> tuple[sp.AscentSettings, str]:
         wobble = st.slider("Shift, zoom, turn", 0.0, 4.0, 1.0, 0.25, key="wobble", bind="query-params", width=200)
         copies = st.slider("Pictures of each", 1, 4, 1, key="copies", bind="query-params", width=160)
         apart = st.slider("Driven apart", 0.0, 4.0, 0.0, 0.5, key="apart", bind="query-params", width=160)
-    more = {"size": size or None, "transforms": wobble, "copies": copies, "diversity": apart}
-    return sp.AscentSettings(steps, None, made, 1 if sign == "high" else -1, seed, **more), colours
+        source = data.choose()
+        precision = choose("Steps in", PRECISIONS, "precision", width=140, help=PRECISION)
+    more = {"size": size or None, "transforms": wobble, "copies": copies, "diversity": apart, "precision": precision}
+    return sp.AscentSettings(steps, None, made, 1 if sign == "high" else -1, seed, **more), colours, source
 
 
-def results(here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings) -> None:
+def results(
+    here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings, source: str
+) -> None:
     """The pictures, one of them enlarged, what they reached, and how; a single one is not shown twice."""
     sprite = sheet(last.images, columns(len(last.names)))
     left, right = st.columns([3, 2], gap="large")
@@ -150,23 +165,24 @@ def results(here: Selection, last: sp.synthesis.AscentStep, goals: list[str], se
         if not last.last:
             st.caption("Stopped before the end: measured on the shifted, zoomed and turned pictures.")
         if last.peak is not None:
-            real.beside(here, goals[index // settings.copies], float(last.peak[index]), side=192)
+            real.beside(here, source, goals[index // settings.copies], float(last.peak[index]), side=192)
 
 
 def downloads(
-    here: Selection, last: sp.synthesis.AscentStep, goals: list[str], settings: sp.AscentSettings, colours: str
+    here: Selection,
+    last: sp.synthesis.AscentStep,
+    goals: list[str],
+    settings: sp.AscentSettings,
+    colours: str,
+    source: str,
 ) -> None:
     """The sheet, the pictures as numbers, and the Python that makes them again."""
     code = f"import sp_core as sp\n\nnet = {here.code}\nsettings = sp.{settings!r}\n"
-    given = ""
-    if colours == "textures":
-        side = min(64, *here.net.input_size[1:])
-        code += f"textures = sp.datasets.textures.Textures({EXAMPLES}, size={side})\n"
-        code += f"examples, _ = textures.batch(0, {EXAMPLES}, network=net)\n"
-        given = ", examples=examples"
+    if colours == REAL:
+        code += real.code(here, source)
     elif colours == "my image":
         code += "examples = net.view(sp.open_image('picture.png'))[None]\n"
-        given = ", examples=examples"
+    given = "" if colours == "ImageNet" else ", examples=examples"
     code += f"*_, last = sp.ascend(net, {goals!r}, settings{given})\nlast.images  # [n, c, h, w] in [0, 1]\n"
     numbers = {"images": last.images.cpu().numpy(), "activation": last.activation.cpu().numpy()}
     name = f"ascent-{here.net.name}-{goals[0].replace(':', '-')}-seed{settings.seed}"

@@ -87,7 +87,9 @@ def result(here: Selection, last: sp.synthesis.DreamStep, settings: sp.DreamSett
     show.picture(picture, alt=f"{here.image_name} after dreaming of {last.name}", width="100%", caption=caption)
     if last.note:
         st.info(last.note)
-    show.provenance(here, layer=last.name, octaves=last.octaves, steps=last.step, seed=settings.seed)
+    show.provenance(
+        here, layer=last.name, octaves=last.octaves, steps=last.step, seed=settings.seed, steps_in=last.precision
+    )
     code = f"import sp_core as sp\n\nnet = {here.code}\nimage = sp.open_image('picture.png')\n"
     code += f"*_, last = sp.dream(net, image, sp.{settings!r})\nlast.image  # [c, h, w] in [0, 1]\n"
     numbers = {"image": last.image.cpu().numpy()}

@@ -32,6 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--examples", metavar="IMAGE", nargs="+", default=None, help="pictures whose colour statistics are used"
     )
     parser.add_argument("--index", metavar="FOLDER", default=None, help="a patch index, for percentiles on real data")
+    options.add_precision(parser)
     options.add_output(parser, "ascend.png")
 
 
@@ -54,6 +55,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         position="centre" if args.centre else "channel",
         copies=args.copies,
         diversity=args.diversity,
+        precision=args.precision,
     )
     goals = [*args.unit, *args.classes]
     if not goals:
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "fingerprint": net.fingerprint,
         "steps": last.step,
         "seed": settings.seed,
+        "precision": last.precision,
         "size": list(last.images.shape[2:]),
         "units": rows,
         "picture": path,

@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=10, help="at each octave (default 10)")
     parser.add_argument("--strength", type=float, default=1.5, help="of a step, in 1/255 a pixel (default 1.5)")
     parser.add_argument("--seed", type=int, default=0, help="of the random shifts (default 0)")
+    options.add_precision(parser)
     options.add_output(parser, "dream.png")
 
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         steps=args.steps,
         strength=args.strength,
         seed=args.seed,
+        precision=args.precision,
     )
     image = open_image(args.image)
     guide = open_image(args.guide) if args.guide else None
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         "octaves": last.octaves,
         "steps": last.steps,
         "seed": settings.seed,
+        "precision": last.precision,
         "size": [h, w],
         "objective_first": first.objective,
         "objective_last": last.objective,

@@ -75,6 +75,12 @@ def add_image(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture to look at")
 
 
+def add_precision(parser: argparse.ArgumentParser) -> None:
+    """``--precision NAME``, of the steps of a synthesis."""
+    words = "of the steps: auto (bfloat16 on CPUs with matrix units for it), float32 or bfloat16 (default auto)"
+    parser.add_argument("--precision", default="auto", metavar="NAME", help=words)
+
+
 def add_output(parser: argparse.ArgumentParser, default: str) -> None:
     """``--out FILE``."""
     parser.add_argument("--out", default=default, metavar="FILE", help=f"where the picture goes (default {default})")

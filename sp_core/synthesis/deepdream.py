@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from sp_core import images as pictures
@@ -23,6 +23,7 @@ from sp_core.network import Network, Unit
 from sp_core.synthesis import objectives as ask
 from sp_core.synthesis.objectives import Objective, Probe
 from sp_core.synthesis.plan import runs_at
+from sp_core.synthesis.precision import Runner, quick_runner, widened
 from sp_core.synthesis.settings import DreamSettings
 
 SMALLEST = 32  # pixels of the shorter side of the first octave
@@ -42,6 +43,7 @@ class DreamStep:
         objective: what is strengthened, before this step, on the shifted picture.
         name: what that is called.
         note: what a person should know (the picture was made smaller, octaves were left out); ``""`` if nothing.
+        precision: what the products of the steps were computed in, ``"bfloat16"`` or ``"float32"``.
     """
 
     step: int
@@ -52,6 +54,7 @@ class DreamStep:
     objective: float
     name: str
     note: str = ""
+    precision: str = "float32"
 
 
 def dream(
@@ -97,18 +100,20 @@ def dream(
         notes += f"{len(sizes) - len(running)} of {len(sizes)} octaves are too small for this layer and are left out. "
     if not running:
         raise SpError(f"No octave of this picture is large enough for {objective.name}; choose an earlier layer.")
-    return _steps(net, picture, objective, running, settings, notes.strip())
+    with torch.inference_mode(False):
+        runner = quick_runner(net, settings.precision, objective.layers, max(_tile_shapes(running[-1], settings)))
+    return _steps(net, runner, picture, objective, running, settings, notes.strip())
 
 
 def _steps(
     net: Network,
+    runner: Runner,
     picture: Tensor,
     objective: Objective,
     sizes: list[tuple[int, int]],
     settings: DreamSettings,
     note: str,
 ) -> Iterator[DreamStep]:
-    clone = net.clone()
     generator = torch.Generator().manual_seed(settings.seed)
     picture = picture[None].to(net.device)
     detail: Tensor | None = None  # what the octaves before have changed
@@ -117,7 +122,7 @@ def _steps(
         base = picture if size == tuple(picture.shape[2:]) else _resized(picture, size)
         current = base.clone() if detail is None else (base + _resized(detail, size)).clamp_(0, 1)
         for index in range(settings.steps):
-            value, gradient = _gradient(net, clone, current, objective, settings, generator)
+            value, gradient = _gradient(runner, current, objective, settings, generator)
             size_of = gradient.norm(1) / gradient.numel()
             if float(size_of) > 0:
                 moved = True
@@ -128,9 +133,8 @@ def _steps(
                     f"The gradient of {objective.name} is NaN or infinite on this picture; choose another layer."
                 )
             step = number * settings.steps + index + 1
-            yield DreamStep(
-                step, len(sizes) * settings.steps, number + 1, len(sizes), current[0], value, objective.name, note
-            )
+            at = (step, len(sizes) * settings.steps, number + 1, len(sizes))
+            yield DreamStep(*at, current[0], value, objective.name, note, runner.precision)
         detail = current - base if number + 1 < len(sizes) else detail
     if not moved:
         raise SpError(
@@ -140,8 +144,7 @@ def _steps(
 
 
 def _gradient(
-    net: Network,
-    clone: nn.Module,
+    runner: Runner,
     image: Tensor,
     objective: Objective,
     settings: DreamSettings,
@@ -158,7 +161,7 @@ def _gradient(
         for left, right in columns:
             with torch.inference_mode(False), torch.enable_grad():
                 piece = shifted[:, :, top:bottom, left:right].clone().requires_grad_()
-                probe = Probe(capture(clone, net.normalise(net.check_images(piece)), objective.layers))
+                probe = Probe(widened(runner(piece, objective.layers)))
                 value = objective(probe).sum()
                 if value.requires_grad:
                     found = torch.autograd.grad(value, piece, allow_unused=True)[0]

@@ -12,19 +12,18 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sp_core.capture import capture
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.synthesis import transforms
 from sp_core.synthesis.objectives import Probe
 from sp_core.synthesis.parameterizations import Colours, Fourier, Maco, Parametrisation, Pixel, natural_magnitude
 from sp_core.synthesis.plan import Goal, Plan, make_plan
+from sp_core.synthesis.precision import Runner, quick_runner, widened
 from sp_core.synthesis.rectifiers import BeforeReLU, redirect
 from sp_core.synthesis.settings import AscentSettings
 from sp_core.synthesis.takeoff import TakeOff
-from sp_core.trace import input_dtype
 
 
 @dataclass(frozen=True)
@@ -45,6 +44,7 @@ class AscentStep:
             the sign -1), as an index of real patches has it; the objective where the goal is not a unit.
         percentile: ``[n]`` in the final record if real activations were given and the sign is 1, else None: how many
             per cent of them are below ``peak``.
+        precision: what the products of the steps were computed in, ``"bfloat16"`` or ``"float32"``.
     """
 
     step: int
@@ -57,6 +57,7 @@ class AscentStep:
     last: bool = False
     peak: Tensor | None = None
     percentile: Tensor | None = None
+    precision: str = "float32"
 
 
 def ascend(
@@ -101,8 +102,9 @@ def ascend(
         examples = _checked_images(net, examples, "examples")
     if reference is not None and tuple(reference.shape[:-1]) not in {(), (len(plan.objectives),)}:
         raise SpError(f"`reference` must be [k] or [{len(plan.objectives)}, k]; got {list(reference.shape)}.")
-    work = _Work(net, net.clone(), plan, settings, input_dtype(net.module))
     with _gradients():
+        quick = quick_runner(net, settings.precision, plan.layers, plan.size)
+        work = _Work(net, plan, settings, quick, quick if not quick.low else Runner(net, low=False))
         picture = _first_picture(work, examples, start)
     return _steps(work, picture, reference)
 
@@ -112,16 +114,16 @@ class _Work:
     """What all steps of one ascent share."""
 
     net: Network
-    clone: nn.Module
     plan: Plan
     settings: AscentSettings
-    dtype: torch.dtype
+    quick: Runner
+    exact: Runner
 
-    def probe(self, images: Tensor) -> Probe:
-        """Run the network on images in [0, 1], as far as the objectives look."""
+    def probe(self, images: Tensor, exact: bool = False) -> Probe:
+        """Run the network on images in [0, 1], as far as the objectives look; ``exact`` in its own precision."""
         with BeforeReLU() if self.plan.before_relu else nullcontext() as before:
-            maps = capture(self.clone, self.net.normalise(images.to(self.dtype)), self.plan.layers)
-        return Probe(maps, {} if before is None else before.of(maps))
+            maps = (self.exact if exact else self.quick)(images, self.plan.layers)
+        return Probe(widened(maps), {} if before is None else widened(before.of(maps)))
 
     def values(self, probe: Probe) -> Tensor:
         """The objective of each picture, ``[n]``."""
@@ -174,15 +176,27 @@ def _steps(work: _Work, picture: Parametrisation, reference: Tensor | None) -> I
         if step == settings.steps or watch.hopeless:
             break
         history.append(reached)
-        yield AscentStep(step, settings.steps, _shown(images), history[-1], names, watch.messages, tuple(history))
+        yield AscentStep(
+            step,
+            settings.steps,
+            _shown(images),
+            history[-1],
+            names,
+            watch.messages,
+            tuple(history),
+            precision=work.quick.precision,
+        )
     with torch.no_grad():
         images = picture.images()
-        probe = work.probe(images)
+        probe = work.probe(images, exact=True)
         values = work.values(probe)
         peak = work.peaks(probe, values)
-    watch.note(step, values, gradients if moves else None, last=True)
+        # Whether it rose is judged in the precision of the first step: rounding must not pass for a rise.
+        judged = values if work.quick is work.exact else work.values(work.probe(images))
+    watch.note(step, judged, gradients if moves else None, last=True)
     done = (*history, values)
-    result = AscentStep(step, settings.steps, _shown(images), values, names, watch.messages, done, True, peak)
+    said = (names, watch.messages, done, True, peak, None, work.quick.precision)
+    result = AscentStep(step, settings.steps, _shown(images), values, *said)
     if reference is not None and settings.sign > 0:
         result = replace(result, percentile=_percentile(peak, reference, settings.copies))
     yield result

@@ -8,6 +8,7 @@ from typing import Any
 
 from sp_core.errors import SpError
 
+PRECISIONS = ("auto", "float32", "bfloat16")
 PARAMETRISATIONS = ("fourier", "pixel", "maco")
 # Phases are in radians and only their change shows, so they take larger steps than latent planes.
 LEARNING_RATES = {"fourier": 0.05, "pixel": 0.05, "maco": 0.2}
@@ -33,6 +34,8 @@ class AscentSettings:
         diversity: how much the copies of a unit are driven apart, 0 to 10, in units of the activation.
         redirect: for how many steps a ReLU that blocks the whole gradient lets it through, 0 (never) to 512; Lucid's
             16. Where a picture has not moved by then it goes on to step 31.
+        precision: of the products in a step: "float32", "bfloat16" or "auto", which is bfloat16 on CPUs with matrix
+            units for it (see :mod:`sp_core.synthesis.precision`). What was reached is always measured in float32.
     """
 
     steps: int = 256
@@ -46,6 +49,7 @@ class AscentSettings:
     copies: int = 1
     diversity: float = 0.0
     redirect: int = 16
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         _whole("steps", self.steps, 1, 512)
@@ -57,6 +61,7 @@ class AscentSettings:
         _whole("copies", self.copies, 1, 16)
         _number("diversity", self.diversity, 0, 10)
         _whole("redirect", self.redirect, 0, 512)
+        _among("precision", self.precision, PRECISIONS)
         if self.learning_rate is not None:
             _number("learning_rate", self.learning_rate, 1e-4, 10)
         if self.size is not None:
@@ -83,6 +88,7 @@ class DreamSettings:
         seed: of the shifts, 0 to 2**63 - 1.
         tile: the largest side in pixels that goes through the network at once, 64 to 1024; bounds the memory.
         max_pixels: a larger picture is made smaller first, and the records say so; 4096 to 16,000,000.
+        precision: of the products in a step, as in :class:`AscentSettings`.
     """
 
     target: Any = None
@@ -94,6 +100,7 @@ class DreamSettings:
     seed: int = 0
     tile: int = 512
     max_pixels: int = 2_000_000
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.octaves is not None:
@@ -105,6 +112,7 @@ class DreamSettings:
         _whole("seed", self.seed, 0, 2**63 - 1)
         _whole("tile", self.tile, 64, 1024)
         _whole("max_pixels", self.max_pixels, 4096, 16_000_000)
+        _among("precision", self.precision, PRECISIONS)
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
