@@ -21,14 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sp_core.datasets.source import fit
+from sp_core.datasets.passes import block_size, read
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.patches import store
 from sp_core.patches.plan import check_same, clips, identify, risen_from
 from sp_core.trace import LayerNames, layer_name, single
 
-BLOCK = 64  # images that are made, and counted, at once
 MOST_TOP = 100
 SAVE_SECONDS = 2.0  # between two savings, at least
 SAVE_SHARE = 50  # and as many times what a saving takes
@@ -335,30 +334,11 @@ class _Block:
 
 def _blocks(net: Network, dataset: Any, done: int, stop: int, grid: int) -> Iterator[_Block]:
     """The images from ``done`` to ``stop``, cut at multiples of a block. The first one is short: a picture at once."""
-    block = max(BLOCK // grid, 1) * grid
+    block = block_size(grid)
     end = min((done // grid + 1) * grid, stop)
     while done < stop:
-        yield _Block(*_read(net, dataset, done, end), end)
+        yield _Block(*read(net, dataset, done, end), end)
         done, end = end, min((end // block + 1) * block, stop)
-
-
-def _read(net: Network, dataset: Any, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    try:
-        pixels, labels = dataset.batch(start, stop, net)
-        return fit(pixels, net), torch.arange(start, stop), labels.cpu(), []
-    except SpError:  # one damaged picture must not end a pass over a million
-        parts, images, bad = [], [], []
-        for image in range(start, stop):
-            try:
-                parts.append(dataset.batch(image, image + 1, net))
-                images.append(image)
-            except SpError:
-                bad.append(image)
-        if not parts:
-            empty = torch.zeros(0, dtype=torch.int64)
-            return torch.zeros(0, *net.input_size), empty, empty, bad
-        pixels = fit(torch.cat([part[0] for part in parts]), net)
-        return pixels, torch.tensor(images), torch.cat([part[1] for part in parts]).cpu(), bad
 
 
 def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
