@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from sp_core.capture import capture
 from sp_core.datasets.passes import network_facts
+from sp_core.disk import locked, replace
 from sp_core.errors import SpError
 from sp_core.nearest.approximate import Approximate
 from sp_core.nearest.search import Metric
@@ -53,7 +54,7 @@ def pooled(output: Tensor) -> Tensor:
 
 
 def tiny(images: Tensor) -> Tensor:
-    """Images ``[n, c, h, w]`` in [0, 1] averaged to at most 32 × 32, in whole numbers from 0 to 255: uint8 ``[n, d]``."""
+    """Images ``[n, c, h, w]`` in [0, 1] averaged to at most 32 × 32, as whole numbers 0 to 255: uint8 ``[n, d]``."""
     size = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
     small = torch.nn.functional.adaptive_avg_pool2d(images.float().cpu(), size)
     return (small.clamp(0, 1) * 255).round().to(torch.uint8).flatten(1)
@@ -142,28 +143,23 @@ def read_header(folder: str | Path) -> dict[str, Any] | None:
 
 def write_block(folder: Path, header: dict[str, Any], arrays: dict[str, Tensor], stop: int) -> None:
     """Add the block that ends before image ``stop``; ``header`` is brought up to date."""
-    first, last = f"block-{header['done']:08d}", f"block-{stop:08d}"
-    name = f"{first}-{stop:08d}.safetensors"
+    name, next_one = f"block-{header['done']:08d}-{stop:08d}.safetensors", f"block-{stop:08d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / name, safetensors.torch.save({key: value.contiguous() for key, value in arrays.items()}))
-        header["done"], header["blocks"] = stop, [*header["blocks"], name]
-        text = json.dumps(header, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        _replace(folder / "features.json", text.encode())
-        for old in folder.glob("block-*.safetensors"):
-            # The data set has grown: a shorter block of the same start. Or other batches were cut into other blocks.
-            if old.name != name and first <= old.name[: len(first)] < last:
-                old.unlink(missing_ok=True)
+        with locked(folder):
+            replace(folder / name, safetensors.torch.save({key: value.contiguous() for key, value in arrays.items()}))
+            header["done"], header["blocks"] = stop, [*header["blocks"], name]
+            text = json.dumps(header, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+            replace(folder / "features.json", text.encode())
+            # Blocks that the end of a data set cut short before it grew, of other batches, and what a kill left.
+            past = [path for path in folder.glob("block-*") if path.name < next_one]
+            for path in [*past, *folder.glob(".*.part")]:
+                if path.name not in header["blocks"]:
+                    path.unlink(missing_ok=True)
     except OSError as error:
         raise SpError(
             f"The features cannot be written to {folder} ({error.strerror or error}); free or name a folder."
         ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

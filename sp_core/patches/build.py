@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from sp_core.datasets.passes import block_size, read
+from sp_core.disk import locked
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.patches import store
@@ -311,7 +312,7 @@ def save(folder: Path | None, state: store.State) -> None:
     """Write ``state`` unless ``folder`` holds the same index farther on; without a folder, do nothing."""
     if folder is None:
         return
-    with store.locked(folder):
+    with locked(folder):
         there = store.read_header(folder)
         # Another session may build the same index: the one that is ahead is kept.
         ahead = there is not None and there["start"] == state.start and there["done"] > state.done
@@ -358,5 +359,5 @@ def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
             f"{first} ends before image {a.done} and {second} begins with {b.start}; they must follow one another."
         )
     a.merge(b)
-    with store.locked(folder):
+    with locked(folder):
         store.write(folder, a)
