@@ -5,6 +5,8 @@ Two passes that cut their images alike put out the same bits, so the rule stands
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -68,6 +70,28 @@ def read(net: Network, dataset: Any, start: int, stop: int) -> tuple[Tensor, Ten
             return torch.zeros(0, *net.input_size), empty, empty, bad
         pixels = fit(torch.cat([part[0] for part in parts]), net)
         return pixels, torch.tensor(images), torch.cat([part[1] for part in parts]).cpu(), bad
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images that are made, and counted, at once: pixels, numbers and labels of those that could be read; the others'
+    numbers; and one past the last number.
+    """
+
+    pixels: Tensor
+    images: Tensor
+    labels: Tensor
+    bad: list[int]
+    end: int
+
+
+def blocks(net: Network, dataset: Any, done: int, stop: int, grid: int) -> Iterator[Block]:
+    """The images from ``done`` to ``stop``, cut at multiples of a block. The first one is short: a picture at once."""
+    block = block_size(grid)
+    end = min((done // grid + 1) * grid, stop)
+    while done < stop:
+        yield Block(*read(net, dataset, done, end), end)
+        done, end = end, min((end // block + 1) * block, stop)
 
 
 def network_facts(net: Network) -> dict[str, Any]:
