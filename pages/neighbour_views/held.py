@@ -10,8 +10,9 @@ import streamlit as st
 import sp_core as sp
 from pages.patch_views import data, indexing
 from pages.ui import live
+from sp_core.datasets.passes import batch_size, block_size
 from sp_core.figures import neighbours as figures
-from sp_core.nearest import BLOCK, Features, cache_folder, default_layers
+from sp_core.nearest import Features, cache_folder, default_layers
 
 QUICK = 512  # images of first features; larger networks begin with fewer
 
@@ -46,7 +47,7 @@ def _build(net: Any, images: Any, folder: Path, layers: tuple[str, ...], start: 
         lambda: sp.build_features(net, images, folder, layers),
         key="features",
         settings=(str(folder), len(images)),
-        total=-(-len(images) // BLOCK),
+        total=-(-len(images) // block_size(batch_size(net))),
         draw=frame,
         text=lambda record: f"{record.done:,} of {record.total:,} images in {len(layers)} layers; the latest:",
         alt="The images that have just been looked at",

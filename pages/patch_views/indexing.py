@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 import sp_core as sp
 from pages.patch_views import data
 from pages.ui import live, nav
+from sp_core import nearest
 from sp_core.figures import patches as figures
 from sp_core.patches import PatchIndex, cache_folder
 
@@ -30,16 +32,27 @@ def choose(here: Any) -> tuple[str, PatchIndex | None]:
         found = index(here, source)
         wanted = choose_count(len(images), found, QUICK)
     if found is None or found.done < wanted:
-        build(here.net, images, cache_folder(here.net, source), wanted, start=found is None)
+        build(here.net, images, source, wanted, start=found is None)
         found = index(here, source)
     if found is None:
         st.info("There are no patches yet; press the button to look at the images.")
     return source, found
 
 
-def build(net: Any, images: Any, folder: Path, count: int, start: bool) -> None:
-    """Go through the first ``count`` images while one watches; stopped or not, what is there stays there."""
-    part = sp.datasets.take(images, count)
+def build(net: Any, images: Any, source: str, count: int, start: bool) -> None:
+    """Go through the first ``count`` images while one watches; stopped or not, what is there stays there.
+
+    The features that the page of neighbours answers from are left on the way.
+    """
+    part, folder = sp.datasets.take(images, count), cache_folder(net, source)
+
+    def make() -> Iterator[Any]:
+        try:
+            features = nearest.cache_folder(net, source, nearest.default_layers(net))
+            return sp.build_patch_index(net, part, folder, features=features)
+        except sp.SpError:  # those that are there are of more images, say; they must not keep one from the patches
+            return sp.build_patch_index(net, part, folder)
+
     drawn: dict[str, Image.Image] = {}
 
     def frame(record: Any) -> Image.Image | None:
@@ -52,7 +65,7 @@ def build(net: Any, images: Any, folder: Path, count: int, start: bool) -> None:
         return f"{record.done:,} of {record.total:,} images{left}; the first channels so far:"
 
     live.run(
-        lambda: sp.build_patch_index(net, part, folder),
+        make,
         key="index",
         settings=(str(folder), count),
         total=max(1, -(-count // (64 if max(net.input_size[1:]) <= 96 else 16))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sp_core.commands.options import add_source, load, progress
+from sp_core.commands.options import add_source, layer_names, load, progress
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +25,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--layers", default=None, metavar="NAMES", help="'compact', or layer names with commas (default: all layers)"
     )
     parser.add_argument("--batch", type=int, default=None, metavar="N", help="images a forward pass")
+    parser.add_argument(
+        "--features", default=None, metavar="FOLDER", help="also leave the features for 'neighbours' there, on the way"
+    )
+    parser.add_argument(
+        "--feature-layers", default=None, metavar="NAMES", help="with commas (default: six over the depth)"
+    )
     parser.add_argument("--parquet", default=None, metavar="FILE", help="also write the patches as a Parquet table")
     parser.add_argument(
         "--engine",
@@ -43,9 +49,17 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     net = load(args)
     dataset = datasets.open(args.dataset, count=args.count)
-    layers = args.layers if args.layers in {None, "compact"} else [name.strip() for name in args.layers.split(",")]
     records = build_patch_index(
-        net, dataset, args.out, args.top, layers=layers, batch=args.batch, resume=not args.fresh, engine=args.engine
+        net,
+        dataset,
+        args.out,
+        args.top,
+        layers=args.layers if args.layers == "compact" else layer_names(args.layers),
+        batch=args.batch,
+        resume=not args.fresh,
+        engine=args.engine,
+        features=args.features,
+        feature_layers=layer_names(args.feature_layers),
     )
     try:
         last = progress(records, len(dataset), "images", done=lambda record: record.done)
@@ -58,11 +72,14 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         text += f" ({last.fresh} looked at now, {speed:.0f} images/s)"
     if index.skipped:
         text += f"; {index.skipped} could not be read"
+    if args.features:
+        text += f"; features in {args.features}"
     if args.parquet:
         rows = write_parquet(index, args.parquet)
         text += f"; {rows} patches in {args.parquet}"
     return {
         "folder": str(args.out),
+        "features": args.features,
         "network": {"name": net.name, "fingerprint": net.fingerprint},
         "dataset": {"name": dataset.name, "fingerprint": dataset.fingerprint, "count": len(dataset)},
         "images": index.images,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sp_core.commands.options import add_source, load, progress, write_picture
+from sp_core.commands.options import add_source, layer_names, load, progress, write_picture
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +42,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
     net = load(args)
     dataset = datasets.open(args.dataset, count=args.count)
-    layers = None if args.layers is None else [name.strip() for name in args.layers.split(",")]
-    progress(build_features(net, dataset, args.folder, layers), len(dataset), "images", lambda record: record.done)
+    records = build_features(net, dataset, args.folder, layer_names(args.layers))
+    progress(records, len(dataset), "images", lambda record: record.done)
     held = Features(args.folder)
     query = args.number if args.image is None else net.view(open_image(args.image))[None]
     options = {"k": args.k, "metric": args.metric, "net": net, "approximate": args.approximate}

@@ -70,6 +70,11 @@ def fed(net: Network, args: argparse.Namespace) -> Network:
     return net.fed(**given) if given else net
 
 
+def layer_names(text: str | None) -> list[str] | None:
+    """Layer names that stand with commas in one option; None where it is not given."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 def add_image(parser: argparse.ArgumentParser) -> None:
     """``--image FILE``."""
     parser.add_argument("--image", required=True, metavar="FILE", help="the picture to look at")

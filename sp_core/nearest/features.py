@@ -18,33 +18,46 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from sp_core.capture import capture
+from sp_core.datasets.passes import network_facts
+from sp_core.disk import locked, replace
 from sp_core.errors import SpError
 from sp_core.nearest.approximate import Approximate
 from sp_core.nearest.search import Metric
 from sp_core.network import Network
 
 SCHEMA = 1
-BLOCK = 64  # images a file
 PIXELS = "pixels"  # the name of the space of pixels
 SIDE = 32  # pixels a side to which images are averaged for it ("tiny images": Torralba, Fergus & Freeman 2008)
 
 
-def features_of(net: Network, images: Tensor, layers: list[str]) -> dict[str, Tensor]:
+def features_of(net: Network, images: Tensor, layers: list[str], clone: nn.Module | None = None) -> dict[str, Tensor]:
     """The feature vectors of images ``[n, c, h, w]`` in [0, 1], on the CPU: ``[n, channels]`` for each name.
 
-    Of a layer of maps the mean of each map (global average pooling), of a vector itself, in float32; under
-    ``"pixels"`` the image averaged to at most 32 × 32, as whole numbers from 0 to 255 (uint8).
+    Of a layer :func:`pooled`, in float32; under ``"pixels"`` :func:`tiny`. ``clone`` is a private copy of the network,
+    for a caller who has many images; one is made where it is not given.
     """
     fed = net.check_images(images)
     with torch.no_grad():
-        found = capture(net.clone(), net.normalise(fed), layers) if layers else {}
-    vectors = {name: (v.mean((2, 3)) if v.ndim == 4 else v).float().cpu() for name, v in found.items()}
+        found = capture(clone or net.clone(), net.normalise(fed), layers) if layers else {}
+    return {PIXELS: tiny(images), **{name: pooled(output).cpu() for name, output in found.items()}}
+
+
+def pooled(output: Tensor) -> Tensor:
+    """A layer's feature vectors, float32 ``[n, channels]``: the mean of each map (global average pooling), or itself.
+
+    They share no memory with ``output``, which the network may overwrite.
+    """
+    return (output.mean((2, 3)) if output.ndim == 4 else output.clone()).float()
+
+
+def tiny(images: Tensor) -> Tensor:
+    """Images ``[n, c, h, w]`` in [0, 1] averaged to at most 32 × 32, as whole numbers 0 to 255: uint8 ``[n, d]``."""
     size = (min(SIDE, images.shape[2]), min(SIDE, images.shape[3]))
-    tiny = torch.nn.functional.adaptive_avg_pool2d(images.float().cpu(), size)
-    return {PIXELS: (tiny.clamp(0, 1) * 255).round().to(torch.uint8).flatten(1), **vectors}
+    small = torch.nn.functional.adaptive_avg_pool2d(images.float().cpu(), size)
+    return (small.clamp(0, 1) * 255).round().to(torch.uint8).flatten(1)
 
 
 class Features:
@@ -114,19 +127,6 @@ class Features:
             ) from error
 
 
-def network_facts(net: Network) -> dict[str, Any]:
-    """What of a network its features depend on: weights and feeding."""
-    return {
-        "name": net.name,
-        "architecture": net.architecture,
-        "fingerprint": net.fingerprint,
-        "input": list(net.input_size),
-        "mean": list(map(float, net.mean)) if net.mean is not None else None,
-        "std": list(map(float, net.std)) if net.std is not None else None,
-        "resize": net.resize,
-    }
-
-
 def read_header(folder: str | Path) -> dict[str, Any] | None:
     """The content of ``features.json``; None when there is none. Raises SpError when it is not one of ours."""
     path = Path(folder) / "features.json"
@@ -143,28 +143,23 @@ def read_header(folder: str | Path) -> dict[str, Any] | None:
 
 def write_block(folder: Path, header: dict[str, Any], arrays: dict[str, Tensor], stop: int) -> None:
     """Add the block that ends before image ``stop``; ``header`` is brought up to date."""
-    name = f"block-{header['done']:08d}-{stop:08d}.safetensors"
+    name, next_one = f"block-{header['done']:08d}-{stop:08d}.safetensors", f"block-{stop:08d}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _replace(folder / name, safetensors.torch.save({key: value.contiguous() for key, value in arrays.items()}))
-        header["done"], header["blocks"] = stop, [*header["blocks"], name]
-        text = json.dumps(header, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
-        _replace(folder / "features.json", text.encode())
-        for old in folder.glob(
-            f"{name[:15]}*.safetensors"
-        ):  # the data set has grown: a shorter block of the same start
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        with locked(folder):
+            replace(folder / name, safetensors.torch.save({key: value.contiguous() for key, value in arrays.items()}))
+            header["done"], header["blocks"] = stop, [*header["blocks"], name]
+            text = json.dumps(header, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+            replace(folder / "features.json", text.encode())
+            # Blocks that the end of a data set cut short before it grew, of other batches, and what a kill left.
+            past = [path for path in folder.glob("block-*") if path.name < next_one]
+            for path in [*past, *folder.glob(".*.part")]:
+                if path.name not in header["blocks"]:
+                    path.unlink(missing_ok=True)
     except OSError as error:
         raise SpError(
             f"The features cannot be written to {folder} ({error.strerror or error}); free or name a folder."
         ) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -21,14 +21,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sp_core.datasets.source import fit
+from sp_core.datasets.passes import Block, blocks
+from sp_core.disk import locked
 from sp_core.errors import SpError
+from sp_core.nearest.plan import describe
+from sp_core.nearest.recorder import Recorder
 from sp_core.network import Network
 from sp_core.patches import store
 from sp_core.patches.plan import check_same, clips, identify, risen_from
 from sp_core.trace import LayerNames, layer_name, single
 
-BLOCK = 64  # images that are made, and counted, at once
 MOST_TOP = 100
 SAVE_SECONDS = 2.0  # between two savings, at least
 SAVE_SHARE = 50  # and as many times what a saving takes
@@ -39,7 +41,7 @@ class Progress:
     """How far the building is.
 
     Attributes:
-        done: images behind us, of this index (those of earlier runs too).
+        done: images behind us, of this index (those of earlier runs too) and of the features that go with it.
         total: images it will have.
         seconds: since this run began.
         fresh: images that this run has looked at.
@@ -72,6 +74,8 @@ def build_patch_index(
     start: int = 0,
     stop: int | None = None,
     engine: str = "local",
+    features: str | Path | None = None,
+    feature_layers: Iterable[str] | None = None,
 ) -> Iterator[Progress]:
     """Look at every image of ``dataset`` once and keep, for each channel of each layer, what drives it.
 
@@ -92,9 +96,13 @@ def build_patch_index(
         start: the first image of a part of the data set, to be put together with others by :func:`merge`.
         stop: one past its last.
         engine: ``"local"``, or ``"ray"``: the same on the machines of a Ray cluster (:mod:`sp_core.patches.on_ray`).
+        features: a folder in which the same forward passes also leave what :func:`sp_core.nearest.build_features`
+            writes with the same batches, byte for byte. Images that the index has and the features lack are looked at
+            again. Of whole data sets only, and by the local engine.
+        feature_layers: layers whose features are kept; by default at most six spread over the depth.
 
     Raises:
-        SpError: the folder holds an index of something else, a layer does not exist, or a layer gives NaN.
+        SpError: a folder holds an index or features of something else, a layer does not exist, or a layer gives NaN.
 
     >>> import tempfile, sp_core as sp
     >>> net = Network(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), input_size=(3, 32, 32))
@@ -110,9 +118,21 @@ def build_patch_index(
     stop = len(dataset) if stop is None else stop
     if not 0 <= start < stop <= len(dataset):
         raise SpError(f"{dataset.name} has images 0 to {len(dataset) - 1}; got start {start} and stop {stop}.")
+    if features is None and feature_layers is not None:
+        raise SpError("`feature_layers` are kept in the folder `features`; name one.")
+    if features is not None and (engine != "local" or (start, stop) != (0, len(dataset))):
+        raise SpError(
+            f"`features` are of a whole data set and by the engine local; got images {start} to {stop - 1} of "
+            f"{len(dataset)} and the engine {engine}. Make them apart, with sp.build_features."
+        )
     run = _engine(engine, batch)  # before a folder is emptied
-    state = _begin(net, dataset, Path(folder), identify(net, dataset, top, layers, batch), start, resume)
-    return run(net, dataset, Path(folder), state, stop)
+    header = identify(net, dataset, top, layers, batch)
+    known = None if features is None else describe(net, dataset, feature_layers)
+    state = _begin(net, dataset, Path(folder), header, start, resume)
+    if features is None or known is None:
+        return run(net, dataset, Path(folder), state, stop)
+    recorder = Recorder(net, dataset, features, known, state.header["settings"]["batch"], resume)
+    return _run(net, dataset, Path(folder), state, stop, recorder)
 
 
 def _engine(name: str, batch: int | None) -> Callable[..., Iterator[Progress]]:
@@ -195,11 +215,12 @@ class _Pass:
                     self.places[self.rows, self.columns[name]] = places
         self.noted.clear()
 
-    def count(self, images: Tensor, labels: Tensor) -> None:
-        """Take what was noted of ``images`` into the tallies."""
+    def count(self, images: Tensor, labels: Tensor, first: int = 0) -> None:
+        """Take what was noted of ``images``, the first of which is row ``first`` of the block, into the tallies."""
         if not len(images):
             return
-        state, maxima, places = self.state, self.maxima[: len(images)].cpu(), self.places[: len(images)].cpu()
+        rows = slice(first, first + len(images))
+        state, maxima, places = self.state, self.maxima[rows].cpu(), self.places[rows].cpu()
         self._check(maxima, images)
         state.tally.add(maxima, places, images, labels, state.sample.add(images))
         state.images += len(images)
@@ -262,43 +283,61 @@ def _first_maxima(maps: Tensor) -> Tensor:
     return torch.from_numpy(rows.argmax(1))
 
 
-def _run(net: Network, dataset: Any, folder: Path | None, state: store.State, stop: int) -> Iterator[Progress]:
+def _run(
+    net: Network, dataset: Any, folder: Path | None, state: store.State, stop: int, recorder: Recorder | None = None
+) -> Iterator[Progress]:
+    """Images up to ``stop`` into ``state``, and their features to ``recorder``: from where the one behind is."""
     began = time.monotonic()
     fresh, saved_at, cost = 0, -math.inf, 0.0  # the first batch is saved at once, so that there is something to see
     grid = state.header["settings"]["batch"]
     saved = state.done > state.start
-    if saved and state.done >= stop:
-        yield Progress(state.done, stop, 0.0, 0, True, state.skipped_count)
+    edge = state.done
+    if recorder is not None:
+        first = recorder.done
+        for done in recorder.catch_up(state.done):  # without the work of the index, which has these images
+            fresh = done - first
+            yield Progress(done, stop, time.monotonic() - began, fresh, True, state.skipped_count)
+        edge = min(edge, recorder.done)
+        recorder = recorder if recorder.done < stop else None
+    if saved and edge >= stop:
+        if not fresh:
+            yield Progress(state.done, stop, 0.0, 0, True, state.skipped_count)
         return
     job = _Pass(net, state)
+    if recorder is not None:
+        recorder.watch(job.clone)
 
-    def take(block: _Block, edge: int) -> None:
+    def take(block: Block, edge: int) -> None:
         """Count the images of ``block`` below ``edge``, which have all been noted."""
-        of = block.images < edge
-        job.count(block.images[of], block.labels[of])
+        of = (block.images >= state.done) & (block.images < edge)
+        job.count(block.images[of], block.labels[of], int((block.images < state.done).sum()))
         bad = [image for image in block.bad if state.done <= image < edge]
         state.skipped = (state.skipped + bad)[: store.NAMED_SKIPS]
         state.skipped_count += len(bad)
-        state.done = edge
+        state.done = max(state.done, edge)
 
-    edge = state.done
     try:
-        for block in _blocks(net, dataset, state.done, stop, grid):
+        for block in blocks(net, dataset, edge, stop, grid):
             job.begin(len(block.images))
             while edge < block.end:
                 start, edge = edge, min((edge // grid + 1) * grid, block.end)  # a resumed run cuts alike
-                job.note(block.pixels[(block.images >= start) & (block.images < edge)])
+                of = (block.images >= start) & (block.images < edge)
+                job.note(block.pixels[of])
+                if recorder is not None:
+                    recorder.hear(block.pixels[of], block.images[of], block.labels[of])
                 fresh += edge - start
                 if edge < block.end:
                     yield Progress(edge, stop, time.monotonic() - began, fresh, False, state.skipped_count)
             take(block, edge)
+            if recorder is not None:
+                recorder.write(edge)
             now = time.monotonic()
             saved = state.done >= stop or now - saved_at > max(SAVE_SECONDS, SAVE_SHARE * cost)
             if saved:
                 save(folder, state)
                 saved_at = time.monotonic()
                 cost = saved_at - now
-            yield Progress(state.done, stop, time.monotonic() - began, fresh, saved, state.skipped_count)
+            yield Progress(edge, stop, time.monotonic() - began, fresh, saved, state.skipped_count)
     except GeneratorExit:  # stopped between two batches: nothing is lost
         if edge > state.done:
             take(block, edge)
@@ -312,53 +351,12 @@ def save(folder: Path | None, state: store.State) -> None:
     """Write ``state`` unless ``folder`` holds the same index farther on; without a folder, do nothing."""
     if folder is None:
         return
-    with store.locked(folder):
+    with locked(folder):
         there = store.read_header(folder)
         # Another session may build the same index: the one that is ahead is kept.
         ahead = there is not None and there["start"] == state.start and there["done"] > state.done
         if not (ahead and there is not None and there["network"] == state.header["network"]):
             store.write(folder, state)
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Images that are made, and counted, at once: pixels, numbers and labels of those that could be read; the others'
-    numbers; and one past the last number.
-    """
-
-    pixels: Tensor
-    images: Tensor
-    labels: Tensor
-    bad: list[int]
-    end: int
-
-
-def _blocks(net: Network, dataset: Any, done: int, stop: int, grid: int) -> Iterator[_Block]:
-    """The images from ``done`` to ``stop``, cut at multiples of a block. The first one is short: a picture at once."""
-    block = max(BLOCK // grid, 1) * grid
-    end = min((done // grid + 1) * grid, stop)
-    while done < stop:
-        yield _Block(*_read(net, dataset, done, end), end)
-        done, end = end, min((end // block + 1) * block, stop)
-
-
-def _read(net: Network, dataset: Any, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor, list[int]]:
-    try:
-        pixels, labels = dataset.batch(start, stop, net)
-        return fit(pixels, net), torch.arange(start, stop), labels.cpu(), []
-    except SpError:  # one damaged picture must not end a pass over a million
-        parts, images, bad = [], [], []
-        for image in range(start, stop):
-            try:
-                parts.append(dataset.batch(image, image + 1, net))
-                images.append(image)
-            except SpError:
-                bad.append(image)
-        if not parts:
-            empty = torch.zeros(0, dtype=torch.int64)
-            return torch.zeros(0, *net.input_size), empty, empty, bad
-        pixels = fit(torch.cat([part[0] for part in parts]), net)
-        return pixels, torch.tensor(images), torch.cat([part[1] for part in parts]).cpu(), bad
 
 
 def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
@@ -378,5 +376,5 @@ def merge(first: str | Path, second: str | Path, folder: str | Path) -> None:
             f"{first} ends before image {a.done} and {second} begins with {b.start}; they must follow one another."
         )
     a.merge(b)
-    with store.locked(folder):
+    with locked(folder):
         store.write(folder, a)

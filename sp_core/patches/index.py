@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from sp_core import images as pictures
+from sp_core.datasets.passes import network_facts
 from sp_core.errors import SpError
 from sp_core.network import Unit
 from sp_core.patches import store
@@ -205,10 +206,8 @@ class PatchIndex:
 
     def fits(self, net: Any) -> bool:
         """Whether ``net`` is the network that was indexed, fed as it was then."""
-        fed = {"fingerprint": net.fingerprint, "input": list(net.input_size), "resize": net.resize}
-        for what, values in (("mean", net.mean), ("std", net.std)):
-            fed[what] = list(map(float, values)) if values is not None else None
-        return all(self.network[what] == value for what, value in fed.items())
+        known = network_facts(net)
+        return all(self.network[what] == known[what] for what in ("fingerprint", "input", "mean", "std", "resize"))
 
     def check_network(self, net: Any) -> None:
         """Raise SpError when ``net`` is not the network that was indexed."""

@@ -40,10 +40,10 @@ from typing import Any
 
 import torch
 
+from sp_core.datasets.passes import GPU_BATCH
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.patches import build, store
-from sp_core.patches.plan import GPU_BATCH
 
 LEAST, MOST, PARTS = 256, 4096, 32  # images a part, and about how many parts a small data set is cut into
 SHARING = 4  # workers a GPU, at most: each keeps the network and a batch there

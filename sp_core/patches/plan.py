@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from sp_core.datasets.passes import batch_size, network_facts
 from sp_core.datasets.source import take
 from sp_core.datasets.textures import Textures
 from sp_core.errors import SpError
@@ -19,7 +20,6 @@ from sp_core.patches.fields import fields
 from sp_core.patches.tally import BINS, SAMPLES
 from sp_core.trace import Layer, LayerNames, layer_name, private_copy, single
 
-GPU_BATCH = 128  # images a forward pass on a GPU
 MOST_CLASS_BYTES = 256 * 2**20  # class profiles that would need more are left out, and the index says so
 # Layers that only move values or drop some of them; they can be asked for by name.
 PASSING = (
@@ -47,15 +47,7 @@ def identify(net: Network, dataset: Any, top: int, layers: Iterable[str] | None,
         recipe = {"textures": {"seed": dataset.seed, "offset": dataset.offset, "size": dataset.size}}
     return {
         "schema": store.SCHEMA,
-        "network": {
-            "name": net.name,
-            "architecture": net.architecture,
-            "fingerprint": net.fingerprint,
-            "input": list(net.input_size),
-            "mean": list(map(float, net.mean)) if net.mean is not None else None,
-            "std": list(map(float, net.std)) if net.std is not None else None,
-            "resize": net.resize,
-        },
+        "network": network_facts(net),
         "dataset": {
             "name": dataset.name,
             "fingerprint": dataset.fingerprint,
@@ -64,16 +56,9 @@ def identify(net: Network, dataset: Any, top: int, layers: Iterable[str] | None,
             "profile": profile,
             **recipe,
         },
-        "settings": {"top": top, "batch": batch or _batch(net), "samples": SAMPLES, "bins": BINS},
+        "settings": {"top": top, "batch": batch or batch_size(net), "samples": SAMPLES, "bins": BINS},
         "layers": rows,
     }
-
-
-def _batch(net: Network) -> int:
-    """Few large images, because maps that fit the processor's cache are reduced, and convolved, faster."""
-    if net.device.type != "cpu":
-        return GPU_BATCH
-    return 4 if max(net.input_size[1:]) > 96 else 32
 
 
 def _layers(net: Network, wanted: Iterable[str] | None) -> list[dict[str, Any]]:

@@ -8,12 +8,9 @@ clock or the machine is written: the same images give the same bytes.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from sp_core.disk import replace
 from sp_core.errors import SpError
 from sp_core.patches.tally import Sample, Tally
 
@@ -137,8 +135,8 @@ def write(folder: str | Path, state: State) -> None:
     try:
         home.mkdir(parents=True, exist_ok=True)
         name = _file(state)
-        _replace(home / name, arrays)
-        _replace(home / "index.json", text.encode())
+        replace(home / name, arrays)
+        replace(home / "index.json", text.encode())
         for old in [*home.glob("arrays-*.safetensors"), *home.glob(".*.part")]:  # also what a killed builder left
             if old.name != name:
                 old.unlink(missing_ok=True)
@@ -158,13 +156,6 @@ def pack(state: State) -> tuple[str, bytes]:
 def unpack(text: str, arrays: bytes) -> State:
     """The state that :func:`pack` was given."""
     return _state(json.loads(text), safetensors.torch.load(arrays))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    # The process number keeps two builders from writing into one another's unfinished file.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(data)
-    part.replace(path)
 
 
 def _file(state: State) -> str:
@@ -235,20 +226,6 @@ def _state(full: dict[str, Any], arrays: dict[str, Tensor]) -> State:
         kept=arrays["kept_image"],
         labels=arrays["kept_label"],
     )
-
-
-@contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Let one builder at a time write to ``folder``; a lock of a process that was killed is gone with it."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two builders of one folder at once are then up to the person
-        yield
-        return
-    name = hashlib.sha256(str(Path(folder).resolve()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"sp-index-{os.getuid()}-{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def cache_folder(net: Any, source: str) -> Path:
