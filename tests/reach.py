@@ -23,6 +23,7 @@ from sp_core.receptive_field import ReceptiveField, clipped_boxes, pair, recepti
 from sp_core.trace import private_copy, run_layers
 
 BITS = 30
+LINES = 16 * BITS  # followed in one pass: bounds the memory
 ASKS = {"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_contiguous", "__len__", "ndimension"}
 MOVES = {"view", "reshape", "flatten", "permute", "transpose", "contiguous", "chunk", "split", "unbind", "unflatten"}
 MOVES |= {"__getitem__", "narrow", "select", "squeeze", "unsqueeze", "expand", "expand_as", "roll", "flip", "clone"}
@@ -349,14 +350,24 @@ class Run:
         """What each unit of each layer sees of the network's own image: ``[4, …]`` as ``clipped_boxes`` gives it."""
         sides, found = self.net.input_size[1:], {}
         for axis, side in enumerate(sides):
-            last: list = [None, None]  # an activation puts out what it was given
+            ends: dict[str, tuple[Tensor, Tensor]] = {}
+            for first in range(0, side, LINES):
+                last: list = [None, None]  # an activation puts out what it was given
 
-            def visit(layer, output: Tensor, last=last) -> None:
-                if last[0] is None or not _same_map(last[0], output):
-                    last[:] = output, _ends(output)
-                found.setdefault(layer.name, []).extend(last[1])
+                def visit(layer, output: Tensor, last=last, first=first, ends=ends) -> None:
+                    if last[0] is None or not _same_map(last[0], output):
+                        last[:] = output, _ends(output)
+                    low, high = last[1]
+                    if first:
+                        low, high = torch.where(high > 0, low + first, 0), torch.where(high > 0, high + first, 0)
+                        low0, high0 = ends[layer.name]
+                        low, high = torch.where(high0 > 0, low0, low), torch.where(high > 0, high, high0)
+                    ends[layer.name] = low, high
 
-            self._pass(sides, [[range(line, line + 1)] for line in range(side)], axis, visit)
+                lines = range(first, min(first + LINES, side))
+                self._pass(sides, [[range(line, line + 1)] for line in lines], axis, visit)
+            for name, both in ends.items():
+                found.setdefault(name, []).extend(both)
         return {name: torch.stack(torch.broadcast_tensors(*four)) for name, four in found.items()}
 
     def laws(self, fields: dict[str, ReceptiveField], axis: int, side: int, other: int) -> dict[str, bool]:
@@ -382,7 +393,7 @@ class Run:
         cuts = cuts[(cuts >= 0) & (cuts <= side)]
         answers: dict[str, bool] = {}
 
-        def visit(layer, output: Tensor) -> None:
+        def visit(layer, output: Tensor) -> None:  # looks at `cuts`, those of the pass
             if layer.name not in claims:
                 return
             channels_last, low, high = claims[layer.name]
@@ -391,9 +402,13 @@ class Run:
             units = units.select(3 - axis, maps.shape[3 - axis] // 2)  # [words, channels, 2]
             bits = torch.stack([units >> k & 1 for k in range(BITS)], 1).flatten(0, 1)[: 2 * len(cuts)]
             found, at = bits.view(-1, 2, *bits.shape[1:]) > 0, cuts.view(-1, 1, 1)
-            answers[layer.name] = bool(((found[:, 0] == (at > low)) & (found[:, 1] == (at <= high))).all())
+            right = bool(((found[:, 0] == (at > low)) & (found[:, 1] == (at <= high))).all())
+            answers[layer.name] = right and answers.get(layer.name, True)
 
-        self._pass(extent, [[lines] for cut in cuts.tolist() for lines in (range(cut), range(cut, side))], axis, visit)
+        every = cuts
+        for cuts in every.split(LINES // 2):
+            lit = [[lines] for cut in cuts.tolist() for lines in (range(cut), range(cut, side))]
+            self._pass(extent, lit, axis, visit)
         return answers
 
 

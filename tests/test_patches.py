@@ -17,6 +17,7 @@ import sp_core as sp
 from sp_core import datasets
 from sp_core.errors import SpError
 from sp_core.patches import build, merge, store, view
+from sp_core.patches.noting import first_maxima
 from sp_core.patches.tally import BINS, SAMPLES, Tally, grid
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -407,7 +408,26 @@ def test_maps_between_16_and_64_cells_are_searched_like_others():
         maps = torch.randint(-3, 3, (50, cells)).float()
         maps[0] = -torch.inf
         maps[1, cells // 2] = torch.nan
-        assert torch.equal(build._first_maxima(maps), torch.from_numpy(np.argmax(maps.numpy(), 1)))
+        assert np.array_equal(first_maxima(maps.numpy(), {}), np.argmax(maps.numpy(), 1))
+
+
+class NormAct(nn.BatchNorm2d):
+    """As timm's: a normalisation that also activates, by a function that does not keep the order."""
+
+    def forward(self, x):
+        return nn.functional.silu(super().forward(x) - 4)
+
+
+def test_what_only_looks_like_a_normalisation_is_searched_itself(tmp_path):
+    torch.manual_seed(0)
+    net = sp.Network(nn.Sequential(nn.Conv2d(3, 6, 3), NormAct(6)), input_size=(3, 12, 12))
+    data = Noise(9)
+    index, _ = _build(net, data, tmp_path)
+    with torch.no_grad():
+        maxima = net.module(data.batch(0, 9)[0]).amax((2, 3))
+    for channel in range(6):
+        found = [patch.activation for patch in index.top(f"1:{channel}")]
+        np.testing.assert_allclose(found, maxima[:, channel].sort(descending=True)[0][: len(found)], rtol=1e-5)
 
 
 def test_sample_is_uniform_and_the_same_for_all_units(net, tmp_path):

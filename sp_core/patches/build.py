@@ -1,9 +1,8 @@
 """One pass over a data set fills the index of every layer.
 
-The forward passes run on one private copy of the network, made for the job; its hooks note the spatial maximum of each
-map and its position as soon as the map is there, and it is gone before the next layer's. Few images go through at once,
-so that maps stay in the processor's cache; what was noted of a block of images is then counted in one go for the
-channels of all layers. Springenberg et al., "Striving for Simplicity" (2015), figure 3, is made of the result.
+The forward passes run on one private copy of the network, whose hooks note the spatial maximum of each map and its
+place (:mod:`sp_core.patches.noting`); what was noted of a block of images is then counted in one go for the channels of
+all layers. Springenberg et al., "Striving for Simplicity" (2015), figure 3, is made of the result.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sp_core.datasets.passes import Block, blocks
 from sp_core.disk import locked
@@ -28,12 +26,12 @@ from sp_core.nearest.plan import describe
 from sp_core.nearest.recorder import Recorder
 from sp_core.network import Network
 from sp_core.patches import store
-from sp_core.patches.plan import check_same, clips, identify, risen_from
-from sp_core.trace import LayerNames, layer_name, single
+from sp_core.patches.noting import Notes
+from sp_core.patches.plan import check_same, identify
 
 MOST_TOP = 100
 SAVE_SECONDS = 2.0  # between two savings, at least
-SAVE_SHARE = 50  # and as many times what a saving takes
+SAVE_SHARE = 100  # and as many times what a saving takes
 
 
 @dataclass(frozen=True)
@@ -172,55 +170,18 @@ def _begin(net: Network, dataset: Any, folder: Path, header: dict[str, Any], sta
 
 
 class _Pass:
-    """Forward passes on a private copy whose hooks note maxima and their places, and the counting of both."""
+    """What the notes of forward passes become: counted, a block at a time, in the tallies of ``state``."""
 
     def __init__(self, net: Network, state: store.State) -> None:
         self.net, self.state = net, state
-        self.clone = net.clone()
-        self.names = LayerNames(self.clone)
-        self.columns = state.columns
-        self.risen = risen_from(net, self.columns)
-        self.noted: dict[str, tuple[Tensor, Tensor]] = {}  # of the forward pass at work: [b, c] maxima and places
-        self.maxima = self.places = torch.zeros(0)  # [b, channels of all layers], of the block at work
-        self.rows = slice(0)  # of the batch at work
-        self.offsets: dict[torch.Size, Tensor] = {}  # where the maps of a layer begin
-        paths = {name.split("#")[0] for name in self.columns}
-        for name, part in self.clone.named_modules():
-            if name in paths:
-                part.register_forward_hook(self._note)
-
-    def begin(self, count: int) -> None:
-        """Make room for ``count`` images."""
-        shape, device = (count, len(self.state.tally.arrays["active"])), self.net.device
-        self.maxima = torch.full(shape, torch.nan, device=device)  # NaN: what is not noted is found out
-        self.places = torch.zeros(shape, dtype=torch.int32, device=device)
-        self.rows = slice(0)
-
-    def note(self, pixels: Tensor) -> None:
-        """Note the maxima of the next images ``[b, c, h, w]``."""
-        if not len(pixels):
-            return
-        self.names.calls.clear()
-        self.noted.clear()
-        self.rows = slice(self.rows.stop, self.rows.stop + len(pixels))
-        with torch.no_grad():
-            self.clone(self.net.normalise(self.net.check_images(pixels)))
-            if self.noted.keys() == self.columns.keys():
-                found = [self.noted[name] for name in self.columns]
-                torch.cat([maxima for maxima, _ in found], 1, out=self.maxima[self.rows])
-                torch.cat([places for _, places in found], 1, out=self.places[self.rows])
-            else:  # a network that runs other layers on some images
-                for name, (maxima, places) in self.noted.items():
-                    self.maxima[self.rows, self.columns[name]] = maxima
-                    self.places[self.rows, self.columns[name]] = places
-        self.noted.clear()
+        self.notes = Notes(net, state.columns)
 
     def count(self, images: Tensor, labels: Tensor, first: int = 0) -> None:
         """Take what was noted of ``images``, the first of which is row ``first`` of the block, into the tallies."""
         if not len(images):
             return
-        rows = slice(first, first + len(images))
-        state, maxima, places = self.state, self.maxima[rows].cpu(), self.places[rows].cpu()
+        state = self.state
+        maxima, places = self.notes.read(slice(first, first + len(images)))
         self._check(maxima, images)
         state.tally.add(maxima, places, images, labels, state.sample.add(images))
         state.images += len(images)
@@ -234,53 +195,12 @@ class _Pass:
             return
         wrong = ~maxima.isfinite()
         column = int(wrong.any(0).nonzero()[0])  # the first layer in which it shows
-        name = next(name for name, where in self.columns.items() if column < where.stop)
+        name = next(name for name, where in self.state.columns.items() if column < where.stop)
         row = int(wrong[:, column].nonzero()[0])
         raise SpError(
             f"Layer {name} of {self.net.name} gives {maxima[row, column]:.0f} on image {int(images[row])}: "
             "the weights have diverged or the file is damaged; load another checkpoint."
         )
-
-    def _note(self, part: nn.Module, _inputs: Any, output: Any) -> None:
-        name = layer_name(*self.names.next(part))
-        where, tensor = self.columns.get(name), single(output)
-        if where is None or tensor is None:
-            return
-        before, turned = self.risen.get(name, ("", None))
-        given = self.noted.get(before)
-        if given is not None and clips(part) and tensor.dtype == torch.float32:
-            self.noted[name] = part.forward(given[0]), given[1]  # of the largest value alone: the same to the bit
-            return
-        if tensor.ndim == 2:
-            self.noted[name] = tensor.float(), torch.zeros(tensor.shape, dtype=torch.int64, device=tensor.device)
-            return
-        maps = tensor.reshape(-1, tensor.shape[2] * tensor.shape[3])
-        if given is None:
-            places = _first_maxima(maps).view(tensor.shape[:2])
-        elif turned is None:
-            places = given[1]
-        else:
-            places = given[1].clone()
-            places[:, turned] = _first_maxima(tensor[:, turned].flatten(0, 1).flatten(1)).view(len(tensor), -1)
-        if maps.shape not in self.offsets:
-            self.offsets[maps.shape] = torch.arange(len(maps), device=maps.device)[:, None] * maps.shape[1]
-        at = places.view(-1, 1) + self.offsets[maps.shape]
-        self.noted[name] = maps.take(at).view(places.shape).float(), places
-
-
-def _first_maxima(maps: Tensor) -> Tensor:
-    """Where the largest value of each row of ``[n, cells]`` comes first: int64 ``[n]``.
-
-    On the CPU by numpy, whose search is several times as fast as torch's: it takes 64 values at a time.
-    """
-    if maps.device.type != "cpu":
-        return maps.argmax(1)
-    rows = maps.float().numpy()
-    if 16 < rows.shape[1] < 64:  # and one at a time what is left over: twice as slow, for maps of 7 × 7
-        wide = np.full((len(rows), 64), -np.inf, np.float32)
-        wide[:, : rows.shape[1]] = rows
-        rows = wide
-    return torch.from_numpy(rows.argmax(1))
 
 
 def _run(
@@ -305,7 +225,7 @@ def _run(
         return
     job = _Pass(net, state)
     if recorder is not None:
-        recorder.watch(job.clone)
+        recorder.watch(job.notes.clone)
 
     def take(block: Block, edge: int) -> None:
         """Count the images of ``block`` below ``edge``, which have all been noted."""
@@ -318,11 +238,11 @@ def _run(
 
     try:
         for block in blocks(net, dataset, edge, stop, grid):
-            job.begin(len(block.images))
+            job.notes.begin(len(block.images))
             while edge < block.end:
                 start, edge = edge, min((edge // grid + 1) * grid, block.end)  # a resumed run cuts alike
                 of = (block.images >= start) & (block.images < edge)
-                job.note(block.pixels[of])
+                job.notes.note(block.pixels[of])
                 if recorder is not None:
                     recorder.hear(block.pixels[of], block.images[of], block.labels[of])
                 fresh += edge - start

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -18,7 +19,7 @@ from sp_core.network import Network
 from sp_core.patches import store
 from sp_core.patches.fields import fields
 from sp_core.patches.tally import BINS, SAMPLES
-from sp_core.trace import Layer, LayerNames, layer_name, private_copy, single
+from sp_core.trace import Layer, LayerNames, input_dtype, layer_name, private_copy, single
 
 MOST_CLASS_BYTES = 256 * 2**20  # class profiles that would need more are left out, and the index says so
 # Layers that only move values or drop some of them; they can be asked for by name.
@@ -147,37 +148,48 @@ def _traced(net: Network) -> tuple[dict[str, str], dict[str, str]]:
     return same, follows
 
 
-def risen_from(net: Network, layers: Container[str]) -> dict[str, tuple[str, Tensor | None]]:
-    """Layers that keep the order of a channel's values, to the layer whose very output they are given.
+@dataclass(frozen=True)
+class Rise:
+    """A layer whose largest value is made of that of ``before``, whose very output it is given.
 
-    Their largest value is where their input's is, which saves the search: two of three maps, as a rule. Where a
-    rectifier makes many values equal, the place is the one where its input is largest. Beside the name stand the
-    channels in which the order is turned round, or lost: a normalisation with a negative scale.
+    ``turned`` bool ``[channels]``: those in which the order of the values is turned round or lost, by a scale of a
+    normalisation that is not above 0; ``searched``: whether there are any.
     """
-    _, follows = relations(net)
-    found: dict[str, tuple[str, Tensor | None]] = {}
+
+    before: str
+    turned: Tensor
+    searched: bool
+
+
+def rising(net: Network, layers: Iterable[str]) -> dict[str, Rise]:
+    """Layers that keep the order of a channel's values, in order of execution: two of three, as a rule.
+
+    Rectifiers that clip or scale, and normalisations by stored statistics: what they make of one value is, to the bit
+    or the last one, what they make of it within a map. Where a rectifier makes many values equal, the place of the
+    largest is the one where its input is largest.
+    """
+    if input_dtype(net.module) != torch.float32:
+        return {}
+    follows, wanted, found = relations(net)[1], set(layers), {}
     for name, before in follows.items():
-        if name in layers and before in layers:
-            part = net.module.get_submodule(name.split("#")[0])
-            if rises(part):
-                found[name] = before, None
-            elif isinstance(part, nn.BatchNorm2d) and part.running_mean is not None:
-                found[name] = before, (part.weight.detach() <= 0).nonzero()[:, 0]
+        if name not in wanted or before not in wanted:
+            continue
+        part, channels = net.module.get_submodule(name.split("#")[0]), net.layer(name).channels
+        turned = torch.zeros(channels, dtype=torch.bool, device=net.device)
+        if type(part) is nn.BatchNorm2d and part.running_mean is not None:
+            turned = turned if part.weight is None else part.weight.detach() <= 0
+        elif not _clips(part):
+            continue
+        if net.layer(name).is_map:
+            found[name] = Rise(before, turned, bool(turned.any()))
     return found
 
 
-def rises(part: nn.Module) -> bool:
-    """Whether ``part`` keeps the order of the values of each channel, or makes some of them equal."""
-    if isinstance(part, nn.BatchNorm2d):
-        return part.running_mean is not None and (part.weight is None or bool((part.weight > 0).all()))
-    if isinstance(part, nn.LeakyReLU):
+def _clips(part: nn.Module) -> bool:
+    """Whether ``part`` leaves a value, scales it by a number that is not negative, or cuts it at a limit."""
+    if type(part) is nn.LeakyReLU:
         return part.negative_slope >= 0
-    return isinstance(part, (nn.ReLU, nn.Hardtanh, nn.ELU, nn.Sigmoid, nn.Tanh, nn.Softplus, nn.Hardsigmoid))
-
-
-def clips(part: nn.Module) -> bool:
-    """Whether ``part``, which rises, also gives the same bits however many values it is given: no approximation."""
-    return type(part) in {nn.ReLU, nn.ReLU6, nn.Hardtanh, nn.LeakyReLU}
+    return type(part) in {nn.ReLU, nn.ReLU6, nn.Hardtanh}
 
 
 def check_same(old: dict[str, Any], new: dict[str, Any], dataset: Any, folder: Path, start: int) -> None:

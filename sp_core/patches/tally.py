@@ -228,21 +228,35 @@ class Tally:
         self._regrid(torch.from_numpy(np.flatnonzero(changed)))
         for where in parts:
             a["sketch"][where] += _histogram(values[where], a["sketch_level"][where], a["sketch_first"][where])
-        a["active"] += (maxima > 0).sum(0, dtype=torch.int32).numpy()
+            a["active"][where] += np.count_nonzero(values[where] > 0, axis=1).astype(np.int32)
         if len(a["class_sum"]):
-            for label, row in zip(labels.tolist(), maxima.numpy(), strict=True):
-                if label >= 0:
-                    whole = np.clip(row.astype(np.float64), -LIMIT, LIMIT)
-                    a["class_sum"][label] += np.rint(whole / UNIT, out=whole).astype(np.int64)
+            self._sum_classes(a["class_sum"], values, labels.numpy())
+
+    @staticmethod
+    def _sum_classes(sums: _Whole, values: _Floats, labels: _Whole) -> None:
+        """Add ``values`` ``[c, b]`` to the ``sums`` ``[classes, c]`` of the classes ``labels`` ``[b]``, -1 to none."""
+        present = [int(label) for label in np.unique(labels) if label >= 0]
+        if not present:
+            return
+        # Whole numbers below 2⁴², of a block of at most some hundreds: their sums are exact in float64.
+        mine = (labels[:, None] == np.array(present)).astype(np.float64)  # [b, present]
+        for first in range(0, len(values), CHANNELS):
+            where = slice(first, first + CHANNELS)
+            whole = np.clip(values[where], -LIMIT, LIMIT).astype(np.float64)
+            whole /= UNIT
+            np.rint(whole, out=whole)
+            sums[present, where] += (whole @ mine).T.astype(np.int64)
 
     def _sample(self, maxima: Tensor, places: Tensor, order: Tensor) -> None:
-        for what, fresh in (("sample_value", maxima + 0.0), ("sample_position", places)):
-            held = self.arrays[what]
-            kept = order < held.shape[1]
-            array = torch.empty(len(held), len(order), dtype=held.dtype)
-            array[:, kept] = held[:, order[kept]]
-            array[:, ~kept] = fresh[order[~kept] - held.shape[1]].T.to(held.dtype)
-            self.arrays[what] = array
+        held = self.arrays["sample_value"].shape[1]
+        kept = order < held
+        old, new = order[kept].numpy(), (order[~kept] - held).numpy()
+        for what, fresh in (("sample_value", maxima), ("sample_position", places)):
+            before = self.arrays[what].numpy()
+            array = np.empty((len(before), len(order)), before.dtype)
+            array[:, kept.numpy()] = np.take(before, old, 1)
+            array[:, ~kept.numpy()] = fresh.numpy()[new].T + before.dtype.type(0)  # -0 becomes 0
+            self.arrays[what] = torch.from_numpy(array)
 
     def _regrid(self, rows: Tensor) -> None:
         """Bring the histograms of channels ``rows`` to the grid of the smallest and largest value seen."""
