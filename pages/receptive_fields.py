@@ -32,7 +32,7 @@ both: dict[str, Any] = {
 }
 gated = figures.differ(both["local"], both["strict"])
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    layer = st.select_slider("Layer", maps, value=maps[-1], key="layer", bind="query-params")
+    layer = st.select_slider("Layer", maps, value=maps[-1], key="layer", bind="query-params", help=pick.left_out(net))
     gates: Any = "local"
     if gated:
         gates = st.segmented_control(

@@ -165,7 +165,7 @@ def _grad_cam(job: Job, *, layer: str | None = None) -> Work:
     """
     yield 0, 1
     layer = layer or cam_layer(job.net, job.aim)
-    if not job.net.layer(layer).is_map:
+    if not job.net.layer_with_units(layer).is_map:
         raise SpError(f"Grad-CAM needs a layer with positions; {layer} puts out a vector.")
     image = job.image.clone().requires_grad_()
     end = job.aim.layer or ""

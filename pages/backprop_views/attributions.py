@@ -85,7 +85,9 @@ def _settings(net: Any, method: str) -> tuple[tuple[str, Any], ...]:
         layers = [layer.name for layer in net.layers if layer.is_map and min(layer.output_shape[1:]) > 1]
         if st.session_state.get("cam") not in ["last", *layers]:
             st.session_state.pop("cam", None)
-        layer = st.selectbox("At layer", ["last", *layers[::-1]], key="cam", bind="query-params", width=240)
+        layer = st.selectbox(
+            "At layer", ["last", *layers[::-1]], key="cam", bind="query-params", width=240, help=pick.left_out(net)
+        )
         chosen["layer"] = None if layer == "last" else layer
     return tuple(sorted(chosen.items()))
 
