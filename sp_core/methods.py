@@ -257,24 +257,20 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def _lrp(job: Job) -> Work:
-    """Layer-wise relevance propagation with captum's default rules, mostly epsilon (Bach et al. 2015, eq. 58).
+    """Layer-wise relevance propagation by the epsilon rule, epsilon to 0 (Bach et al. 2015, eq. 58).
 
-    In units of the logit. It is shown only where it is what it claims to be: on a copy of the network without biases
-    the relevance must add up to the logit within 5 %. Captum has no rule for additions, so residual networks fail it.
+    In units of the logit; the map adds up to what the biases do not hold. It is shown only where it is what it claims
+    to be: :mod:`sp_core.relevance` has the formula and the proof. Gates and layer normalisation have no rule.
     """
-    from sp_core.relevance import check_conservation, check_rules, relevance
+    from sp_core.relevance import check_rules, relevance
 
     if job.aim.layer is not None:
         raise SpError("LRP starts from a class here; choose a class, or another method for a unit.")
     check_rules(job.net)
-    yield 0, 2
-    check_conservation(job.net, job.image, job.aim.channels[0])
-    yield 1, 2
-    found, logit = relevance(job.net, job.image, job.aim.channels[0])
-    if not bool(found.isfinite().all()):
-        raise SpError(f"LRP does not come out finite on {job.net.name}; choose another method.")
-    share = 1 - float(found.sum()) / logit if logit else float("nan")
-    return Map(found.to(job.image), logit, (f"The biases hold {share:.0%} of the logit; the map holds the rest.",))
+    yield 0, 1
+    found, logit, biases = relevance(job.net, job.image, job.aim.channels[0])
+    note = f"The logit is {logit:.4g}, of which the biases hold {biases:.4g}; the map holds the rest."
+    return Map(found.to(job.image), logit - biases, (note,))
 
 
 METHODS: dict[str, Callable[..., Work]] = {

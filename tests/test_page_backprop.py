@@ -69,8 +69,15 @@ def test_deep_lift_says_what_it_adds_up_to_and_whose_it_is():
 
 
 def test_lrp_says_by_name_where_it_does_not_apply():
-    app = opened(net="bundled:textures-resnet", method="lrp")
-    assert "LRP does not apply to textures-resnet: " in words(app)
+    app = opened(net="torchvision:efficientnet_b0@none", method="lrp")
+    assert "LRP does not apply to efficientnet_b0: " in words(app)
+    assert "here Sigmoid" in words(app)
+
+
+def test_lrp_says_what_it_adds_up_to_and_whose_it_is():
+    text = words(opened(net="bundled:textures-resnet", method="lrp"))
+    assert "of which the biases hold" in text
+    assert "LRP is this project's own" in text
 
 
 def test_the_record_of_captum_is_said_in_words():

@@ -28,7 +28,7 @@ SOURCES = {
     "grad_cam": "Selvaraju et al. 2017, equations 1 and 2",
     "guided_grad_cam": "Selvaraju et al. 2017, section 3.2",
     "occlusion": "Zeiler and Fergus 2014, section 4.2",
-    "lrp": "Bach et al. 2015, equation 58 (through captum)",
+    "lrp": "Bach et al. 2015, equation 58; as a gradient: Ancona et al. 2018, proposition 1",
 }
 
 
@@ -143,6 +143,8 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
         st.caption(note)
     if found.method == "deep_lift":
         st.caption(second_opinion.on_deep_lift(here.net.architecture))
+    if found.method == "lrp":
+        st.caption(second_opinion.on_lrp(here.net.architecture))
     st.caption(f"Source: {SOURCES[found.method]}")
     settings = "".join(f", {key}={value!r}" for key, value in found.settings)
     code = (

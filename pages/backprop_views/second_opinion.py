@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import streamlit as st
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "attributions.json"
 COMPLETE = 0.01  # of DeepLift: what the contributions may miss
+CLOSE = 1e-3  # of LRP: how far captum's values may be from ours, relative to the largest
 
 
 @cache
@@ -58,6 +60,26 @@ def on_deep_lift(architecture: str | None) -> str:
         missed = f"misses {gap:.0%} of" if gap < 2 else f"is off by {gap:,.0f} times"
         return f"{ours} captum {version}'s {missed} the difference on this architecture, without a warning."
     return f"{ours} captum {version}'s is complete on this architecture too."
+
+
+def on_lrp(architecture: str | None) -> str:
+    """Whose LRP is shown, and what captum's does here, where it was compared."""
+    ours = (
+        "LRP is this project's own (epsilon rule, epsilon to 0): on rectifiers, max-pools and linear layers it is the "
+        "gradient times the normalised image."
+    )
+    row = (of(architecture) or {}).get("lrp")
+    if row is None:
+        return ours
+    version = record()["versions"]["captum"]
+    if "captum raises" in row:
+        return f"{ours} captum {version}'s raises an error on this architecture."
+    off = row.get("captum from ours")
+    if off is None or not math.isfinite(off):
+        return f"{ours} captum {version}'s is not finite on this architecture." if off is not None else ours
+    if off > CLOSE:
+        return f"{ours} captum {version}'s is off by {off:,.2g} times its largest value here, without a warning."
+    return f"{ours} captum {version}'s is the same on this architecture."
 
 
 def table() -> None:
