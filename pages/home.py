@@ -44,8 +44,9 @@ TEXTS = {
     "receptive_fields.py": "How far can each unit see, in theory and as measured?",
     "weights.py": "How much of each weight matrix is low-rank, symmetric, or the identity?",
 }
-columns = st.columns(3, gap="medium")
-for place, (file, text) in enumerate(TEXTS.items()):
-    with columns[place % 3].container(border=True, height="stretch"):
-        nav.page_link(file)
-        st.caption(text)
+rows = list(TEXTS.items())
+for start in range(0, len(rows), 3):  # row by row, so that boxes beside each other are of one height
+    for column, (file, text) in zip(st.columns(3, gap="medium"), rows[start : start + 3], strict=False):
+        with column.container(border=True, height="stretch"):
+            nav.page_link(file)
+            st.caption(text)

@@ -50,7 +50,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 found = both[gates]
 chosen, shape = found[layer], net.layer(layer).output_shape
 
-left, right = st.columns([3, 2], gap="large")
+left, right = st.columns([2, 1], gap="medium")
 with right:
     st.markdown(f"**Unit of `{layer}`** ({shape[1]} × {shape[2]} positions)")
     y, x = pick.position(
@@ -73,7 +73,7 @@ steps = cache.answer("nest", (*key, gates, layer, y, x), lambda: rf.nest(net, la
 with left:
     show.figure(
         figures.nested(here.crop, steps),
-        alt=f"{len(steps)} nested receptive fields around unit {y},{x} of {layer} on {here.image_name}; the last is "
+        alt=f"{len(steps)} nested receptive fields around unit {y},{x} of {layer} on {here.image_name}; the last: "
         f"{figures.pixels(chosen)}. Parts outside the image are hatched.",
     )
 
@@ -122,4 +122,6 @@ show.explain(
     "Araujo, Norris & Sim 2019, Computing receptive fields of convolutional neural networks, Distill; "
     "Luo, Li, Urtasun & Zemel 2016, Understanding the effective receptive field, NeurIPS",
 )
-show.provenance(here, layer=layer, unit=f"{y},{x}", gates=GATES[gates], images=count if wanted else None)
+show.provenance(
+    here, layer=layer, unit=f"{y},{x}", gates=GATES[gates] if gated else None, images=count if wanted else None
+)

@@ -47,7 +47,7 @@ def section(here: Selection, goal: str, view: str) -> None:
     if found is None:
         st.caption("Press Run: this method sends many variants of the image through the network.")
         return
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         _map(here, goal, found, view)
     with right:
@@ -198,13 +198,18 @@ def _shuffled_map(here: Selection, other: Randomised, view: str) -> None:
     show.picture(picture, alt=f"The map with {words} shuffled", width="100%", caption=f"{words}: {verdict}")
 
 
+def _signed(value: float) -> str:
+    """``"+0.12"``; what rounds to nothing is ``"+0.00"``, also from below."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def _curves(curves: Curves) -> None:
     """The figure and what it says in one sentence."""
     show.figure(maps.curves(curves), alt="Insertion and deletion curves", height=380, key="curves-figure")
     inserted = curves.insertion_score - curves.random_insertion_score
     deleted = curves.random_deletion_score - curves.deletion_score
     st.caption(
-        f"Area under insertion {curves.insertion_score:.2f} ({inserted:+.2f} against random order; more is better), "
-        f"under deletion {curves.deletion_score:.2f} ({deleted:+.2f} better than random order). {STEPS} steps, blanked "
-        "pixels in the mean colour. Source: Petsiuk et al. 2018; shuffled weights: Adebayo et al. 2018."
+        f"Area under insertion {curves.insertion_score:.2f} ({_signed(inserted)} against random order; more is "
+        f"better), under deletion {curves.deletion_score:.2f} ({_signed(deleted)} better than random order). {STEPS} "
+        "steps, blanked pixels in the mean colour. Source: Petsiuk et al. 2018; shuffled weights: Adebayo et al. 2018."
     )
