@@ -50,7 +50,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 found = both[gates]
 chosen, shape = found[layer], net.layer(layer).output_shape
 
-left, right = st.columns([2, 1], gap="medium")
+left, right = st.columns([3, 2], gap="medium")
 with right:
     st.markdown(f"**Unit of `{layer}`** ({shape[1]} × {shape[2]} positions)")
     y, x = pick.position(
@@ -65,9 +65,9 @@ with right:
     if gated:
         # One under the other: beside each other their numbers are cut off on a narrow screen.
         for one, words in GATES.items():
-            st.metric(f"Gates {words}", figures.pixels(both[one][layer]), border=True)
+            st.metric(f"Gates {words}", figures.pixels(both[one][layer]))
     else:
-        st.metric("It can see", figures.pixels(chosen), border=True)
+        st.metric("It can see", figures.pixels(chosen))
     st.caption(figures.sentence(chosen, net.input_size))
 steps = cache.answer("nest", (*key, gates, layer, y, x), lambda: rf.nest(net, layer, (y, x), gates))
 with left:

@@ -104,6 +104,7 @@ def _row(name: str, row: dict[str, Any]) -> dict[str, Any]:
     ours = max(row.get(f"{rule} in float64", row[rule]) or 0.0 for rule in ("gradient", "deconvnet", "guided"))
     lift = row["deep lift"]["blurred"]
     theirs = lift.get("captum's gap")
+    relevance = row.get("lrp", {})
     return {
         "network": name,
         "rectifiers": row["rectifiers"],
@@ -113,9 +114,16 @@ def _row(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "captum's guided backprop is": row["captum guided"] if row["rectifiers"] else "nothing to guide",
         "our DeepLift gap": f"{lift['gap']:.0e}",
         "captum's DeepLift gap": "raises" if "captum raises" in lift else "" if theirs is None else _short(theirs),
-        "LRP": "applies" if row.get("lrp", {}).get("ours") == "applies" else "does not apply",
+        "LRP": "applies" if relevance.get("ours") == "applies" else "does not apply",
+        "captum's LRP from ours": "raises"
+        if "captum raises" in relevance
+        else _short(relevance["captum from ours"])
+        if "captum from ours" in relevance
+        else "",
     }
 
 
 def _short(value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
     return "0" if value == 0 else f"{value:.0e}" if value < 1e-3 or value >= 1000 else f"{value:.2g}"
