@@ -186,13 +186,19 @@ def _grad_cam(job: Job, *, layer: str | None = None) -> Work:
     return Map(F.interpolate(cam, size=job.image.shape[2:], mode="bilinear", align_corners=False), None, tuple(notes))
 
 
+_COARSER = {"Dropout", "Identity", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d"}  # pass on, or blur, the map before them
+
+
 def cam_layer(net: Network, aim: Aim) -> str:
-    """The layer that Grad-CAM takes by default: the last map before the target with more than one position."""
+    """The layer that Grad-CAM takes by default: the last map before the target with more than one position.
+
+    Not an adaptive pool: 2×2 positions, enlarged, are one colour.
+    """
     layers = list(net.layers)
     if aim.layer is not None:
         names = [layer.name for layer in layers]
         layers = [x for x in layers[: names.index(aim.layer)] if not _related(x.name, aim.layer)]
-    maps = [x for x in layers if x.is_map and min(x.output_shape[1:]) > 1 and x.kind not in {"Dropout", "Identity"}]
+    maps = [x for x in layers if x.is_map and min(x.output_shape[1:]) > 1 and x.kind not in _COARSER]
     best = [x for x in maps if aim.layer is not None or x.channels != net.class_count] or maps
     if not best:
         raise SpError("Grad-CAM is undefined here: no layer with positions comes before the target.")

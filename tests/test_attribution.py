@@ -109,8 +109,8 @@ def test_grad_cam_equals_captum(layer):
 
 
 def test_grad_cam_chooses_the_last_map_and_says_so():
-    assert cam_layer(NET, Aim(None, (0,), (None,))) == "5"
-    assert "Grad-CAM at 5: 2×2 positions" in sp.attribute(NET, IMAGES, 2, "grad_cam").notes[0]
+    assert cam_layer(NET, Aim(None, (0,), (None,))) == "4"
+    assert "Grad-CAM at 4: 6×6 positions" in sp.attribute(NET, IMAGES, 2, "grad_cam").notes[0]
     assert cam_layer(NET, Aim("3", (0,), (None,))) == "2"
     with pytest.raises(sp.SpError, match="6 puts out a vector"):
         sp.attribute(NET, IMAGES, 2, "grad_cam", layer="6")
