@@ -78,7 +78,7 @@ for column, rule in zip(columns[1:], signals, strict=False):
 for note in dict.fromkeys(note for answer in found.values() for note in answer.notes):
     st.info(note, icon=":material/info:")
 
-left, right = st.columns([2, 3], gap="large")
+left, right = st.columns(2, gap="large")
 with left:
     if classes:
         rows = [(net.class_name(index), chance) for index, chance in classes]
@@ -93,11 +93,12 @@ with right:
     )
     if captum := second_opinion.on_guided(net.architecture):
         st.markdown(captum)
-    st.warning(
-        "Guided backprop and deconvnet show **mostly edge recovery**: they depend little on the class or on what the "
-        "upper layers have learnt (Adebayo et al. 2018, Nie et al. 2018). Shuffle the weights below to see it.",
-        icon=":material/warning:",
-    )
+    if "guided" in found:
+        st.warning(
+            "Guided backprop and deconvnet show **mostly edge recovery**: they depend little on the class or on what "
+            "the upper layers have learnt (Adebayo et al. 2018, Nie et al. 2018). Shuffle the weights below to see it.",
+            icon=":material/warning:",
+        )
     show.explain(
         "What you are looking at",
         "At every rectifier the signal $R$ on its way back is passed on where the forward input $f$ was positive "

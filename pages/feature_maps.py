@@ -23,7 +23,7 @@ names = [layer.name for layer in shown_layers(net)]
 if not names:
     raise sp.SpError(f"{net.name} has no layer whose output is a stack of maps or a vector; choose another network.")
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    layer = pick.choose("Layer", names, "layer", index=one.first(net, names), width=280)
+    layer = pick.choose("Layer", names, "layer", index=one.first(net, names), width=280, help=pick.left_out(net))
     sort: Any = st.segmented_control(
         "Sort by",
         ["index", "mean", "maximum"],

@@ -77,8 +77,9 @@ with beside.container(width="stretch"):
     ]
     for found in every:
         rows.draw(images, held, found, label)
+below = "class" if bool((held.labels >= 0).any()) else "number"
 st.caption(
-    f"Nearest first, out of {len(held.images):,} images of {held.dataset['name']}; below each its class and distance"
+    f"Nearest first, out of {len(held.images):,} images of {held.dataset['name']}; below each its {below} and distance"
     + (" (green and ✓: the same class)." if label is not None and label >= 0 else ".")
 )
 

@@ -32,7 +32,7 @@ both: dict[str, Any] = {
 }
 gated = figures.differ(both["local"], both["strict"])
 with st.container(horizontal=True, vertical_alignment="bottom"):
-    layer = st.select_slider("Layer", maps, value=maps[-1], key="layer", bind="query-params")
+    layer = st.select_slider("Layer", maps, value=maps[-1], key="layer", bind="query-params", help=pick.left_out(net))
     gates: Any = "local"
     if gated:
         gates = st.segmented_control(
@@ -50,7 +50,7 @@ with st.container(horizontal=True, vertical_alignment="bottom"):
 found = both[gates]
 chosen, shape = found[layer], net.layer(layer).output_shape
 
-left, right = st.columns([3, 2], gap="large")
+left, right = st.columns([3, 2], gap="medium")
 with right:
     st.markdown(f"**Unit of `{layer}`** ({shape[1]} × {shape[2]} positions)")
     y, x = pick.position(
@@ -65,15 +65,15 @@ with right:
     if gated:
         # One under the other: beside each other their numbers are cut off on a narrow screen.
         for one, words in GATES.items():
-            st.metric(f"Gates {words}", figures.pixels(both[one][layer]), border=True)
+            st.metric(f"Gates {words}", figures.pixels(both[one][layer]))
     else:
-        st.metric("It can see", figures.pixels(chosen), border=True)
+        st.metric("It can see", figures.pixels(chosen))
     st.caption(figures.sentence(chosen, net.input_size))
 steps = cache.answer("nest", (*key, gates, layer, y, x), lambda: rf.nest(net, layer, (y, x), gates))
 with left:
     show.figure(
         figures.nested(here.crop, steps),
-        alt=f"{len(steps)} nested receptive fields around unit {y},{x} of {layer} on {here.image_name}; the last is "
+        alt=f"{len(steps)} nested receptive fields around unit {y},{x} of {layer} on {here.image_name}; the last: "
         f"{figures.pixels(chosen)}. Parts outside the image are hatched.",
     )
 
@@ -122,4 +122,6 @@ show.explain(
     "Araujo, Norris & Sim 2019, Computing receptive fields of convolutional neural networks, Distill; "
     "Luo, Li, Urtasun & Zemel 2016, Understanding the effective receptive field, NeurIPS",
 )
-show.provenance(here, layer=layer, unit=f"{y},{x}", gates=GATES[gates], images=count if wanted else None)
+show.provenance(
+    here, layer=layer, unit=f"{y},{x}", gates=GATES[gates] if gated else None, images=count if wanted else None
+)

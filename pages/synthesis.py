@@ -14,7 +14,7 @@ VIEWS = {"Ascent": ascent, "DeepDream": dreaming}  # the address bar has these w
 
 here = selection()
 show.title(
-    "Gradient ascent and DeepDream",
+    "Ascent and DeepDream",
     "Images that the network makes: noise turned into what a unit likes most, or your picture into what a layer sees.",
 )
 view = st.segmented_control(

@@ -152,7 +152,7 @@ def record_count(net: Network, method: str, **settings: Any) -> int:
         height, width = net.input_size[1:]
         window, stride = window_of(height, width, chosen["window"], chosen["stride"])
         return math.ceil(len(corners_of(height, width, window, stride)) / BATCH) + 1
-    return 3 if method in {"lrp", "guided_grad_cam"} else 2
+    return 3 if method == "guided_grad_cam" else 2
 
 
 def importance(attribution: Attribution) -> Tensor:

@@ -4,7 +4,7 @@ A verb is a module of :mod:`sp_core.commands` with two functions: ``arguments(pa
 ``run(args)`` does the work and returns the answer as a dictionary of plain values, whose key ``"text"`` (if any) is
 what a person reads. With ``--json`` the answer without ``"text"`` is the only thing on standard output.
 Progress and messages go to standard error. A mistake of the person's is one line there, and exit status 2.
-Only the module of the verb that is called is imported, so ``train`` runs where plotly and captum are missing.
+Only the module of the verb that is called is imported, so ``train`` runs where plotly and streamlit are missing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VERBS = {
     "predict": "the most likely classes of images",
     "filters": "picture of a convolution's filters",
     "backprop": "gradient, deconvnet or guided backprop of an image",
-    "attribute": "an attribution map of an image, through captum",
+    "attribute": "an attribution map of an image",
     "ascend": "an image that drives a unit, by gradient ascent",
     "dream": "DeepDream on an image",
     "index": "find the maximally activating patches of every unit of a dataset",

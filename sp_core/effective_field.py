@@ -90,7 +90,7 @@ def effective_field(
     >>> effective_field(net, "0", torch.rand(2, 3, 9, 9)).box
     Box(y0=2, y1=7, x0=2, x1=7)
     """
-    found = net.layer(layer)
+    found = net.layer_with_units(layer)
     if not found.is_map:
         raise SpError(f"Layer {layer} is a vector: it has no unit in the middle; choose a layer with positions.")
     y, x = position or (found.output_shape[1] // 2, found.output_shape[2] // 2)

@@ -136,7 +136,7 @@ def feature_maps_of(net: Network, layer: str, image: Tensor) -> FeatureMaps:
     >>> maps.values.shape, maps.over_image(2).shape
     (torch.Size([4, 6, 6]), torch.Size([8, 8]))
     """
-    known = net.layer(layer)
+    known = net.layer_with_units(layer)
     if not known.is_map and len(known.output_shape) != 1:
         raise SpError(
             f"Layer {layer} gives {list(known.output_shape)}, neither maps nor a vector; choose another layer."

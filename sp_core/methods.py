@@ -165,7 +165,7 @@ def _grad_cam(job: Job, *, layer: str | None = None) -> Work:
     """
     yield 0, 1
     layer = layer or cam_layer(job.net, job.aim)
-    if not job.net.layer(layer).is_map:
+    if not job.net.layer_with_units(layer).is_map:
         raise SpError(f"Grad-CAM needs a layer with positions; {layer} puts out a vector.")
     image = job.image.clone().requires_grad_()
     end = job.aim.layer or ""
@@ -186,13 +186,19 @@ def _grad_cam(job: Job, *, layer: str | None = None) -> Work:
     return Map(F.interpolate(cam, size=job.image.shape[2:], mode="bilinear", align_corners=False), None, tuple(notes))
 
 
+_COARSER = {"Dropout", "Identity", "AdaptiveAvgPool2d", "AdaptiveMaxPool2d"}  # pass on, or blur, the map before them
+
+
 def cam_layer(net: Network, aim: Aim) -> str:
-    """The layer that Grad-CAM takes by default: the last map before the target with more than one position."""
+    """The layer that Grad-CAM takes by default: the last map before the target with more than one position.
+
+    Not an adaptive pool: 2×2 positions, enlarged, are one colour.
+    """
     layers = list(net.layers)
     if aim.layer is not None:
         names = [layer.name for layer in layers]
         layers = [x for x in layers[: names.index(aim.layer)] if not _related(x.name, aim.layer)]
-    maps = [x for x in layers if x.is_map and min(x.output_shape[1:]) > 1 and x.kind not in {"Dropout", "Identity"}]
+    maps = [x for x in layers if x.is_map and min(x.output_shape[1:]) > 1 and x.kind not in _COARSER]
     best = [x for x in maps if aim.layer is not None or x.channels != net.class_count] or maps
     if not best:
         raise SpError("Grad-CAM is undefined here: no layer with positions comes before the target.")
@@ -257,24 +263,20 @@ def _starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def _lrp(job: Job) -> Work:
-    """Layer-wise relevance propagation with captum's default rules, mostly epsilon (Bach et al. 2015, eq. 58).
+    """Layer-wise relevance propagation by the epsilon rule, epsilon to 0 (Bach et al. 2015, eq. 58).
 
-    In units of the logit. It is shown only where it is what it claims to be: on a copy of the network without biases
-    the relevance must add up to the logit within 5 %. Captum has no rule for additions, so residual networks fail it.
+    In units of the logit; the map adds up to what the biases do not hold. It is shown only where it is what it claims
+    to be: :mod:`sp_core.relevance` has the formula and the proof. Gates and layer normalisation have no rule.
     """
-    from sp_core.relevance import check_conservation, check_rules, relevance
+    from sp_core.relevance import check_rules, relevance
 
     if job.aim.layer is not None:
         raise SpError("LRP starts from a class here; choose a class, or another method for a unit.")
     check_rules(job.net)
-    yield 0, 2
-    check_conservation(job.net, job.image, job.aim.channels[0])
-    yield 1, 2
-    found, logit = relevance(job.net, job.image, job.aim.channels[0])
-    if not bool(found.isfinite().all()):
-        raise SpError(f"LRP does not come out finite on {job.net.name}; choose another method.")
-    share = 1 - float(found.sum()) / logit if logit else float("nan")
-    return Map(found.to(job.image), logit, (f"The biases hold {share:.0%} of the logit; the map holds the rest.",))
+    yield 0, 1
+    found, logit, biases = relevance(job.net, job.image, job.aim.channels[0])
+    note = f"The logit is {logit:.4g}, of which the biases hold {biases:.4g}; the map holds the rest."
+    return Map(found.to(job.image), logit - biases, (note,))
 
 
 METHODS: dict[str, Callable[..., Work]] = {

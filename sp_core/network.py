@@ -249,9 +249,20 @@ class Network:
         close = difflib.get_close_matches(name, names, 3, 0.5) or names[:3]
         raise SpError(f"'{name}' is not one of the {len(names)} layers of {self.name}; try {', '.join(close)}.")
 
+    def layer_with_units(self, name: str) -> Layer:
+        """The layer called ``name``; raises SpError also where its channels are not its first axis."""
+        layer = self.layer(name)
+        if layer.channels_last:
+            others = [other.name for other in self.layers if not other.channels_last]
+            raise SpError(
+                f"Layer {name} puts out {list(layer.output_shape)}, with its channels last, and units are looked at "
+                f"where channels come first; choose another layer{f', such as {others[0]}' if others else ''}."
+            )
+        return layer
+
     def check(self, unit: Unit) -> Layer:
         """The layer of ``unit``; raises SpError when layer, channel or position does not exist."""
-        layer = self.layer(unit.layer)
+        layer = self.layer_with_units(unit.layer)
         if not 0 <= unit.channel < layer.channels:
             raise SpError(f"Layer {layer.name} has channels 0 to {layer.channels - 1}; got {unit.channel}.")
         if unit.position is not None:

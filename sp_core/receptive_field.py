@@ -164,7 +164,7 @@ def nest(net: Network, layer: str, position: tuple[int, int] | None = None, gate
     >>> [(step.layer, step.field.clipped.height) for step in nest(net, "2")]
     [('0', 3), ('2', 5)]
     """
-    last = net.layer(layer)
+    last = net.layer_with_units(layer)
     if not last.is_map:
         raise SpError(f"Layer {layer} is a vector, which has no positions; choose a layer before it.")
     fields = receptive_fields(net, gates)

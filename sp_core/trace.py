@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ class Layer:
         name: the module's path (``"layer1.0.conv1"``); the second call of a shared module is ``"layer1.0.relu#2"``.
         kind: the module's class, ``"Conv2d"``.
         output_shape: without the batch: ``(c, h, w)`` for a map, ``(n,)`` for a vector.
+        channels_last: the first axis grows with the image, so it is not the channels: ``(h, w, c)`` inside ConvNeXt's
+            blocks, ``(windows, tokens, c)`` in attention over windows. Such a layer has no maps here.
         module: the module's path without the call number.
         call: 1 for the first call of the module, 2 for the second …
         leaf: False for a container such as ``"layer1"``, whose output is that of its last part.
@@ -37,16 +40,17 @@ class Layer:
     module: str
     call: int = 1
     leaf: bool = True
+    channels_last: bool = False
 
     @property
     def is_map(self) -> bool:
         """Whether the output is a stack of channels over space, ``(c, h, w)``."""
-        return len(self.output_shape) == 3
+        return len(self.output_shape) == 3 and not self.channels_last
 
     @property
     def channels(self) -> int:
         """How many channels (of a map) or elements (of a vector) the output has."""
-        return self.output_shape[0] if self.output_shape else 0
+        return self.output_shape[-1 if self.channels_last else 0] if self.output_shape else 0
 
 
 def _stray_tensors(module: nn.Module) -> list[Tensor]:
@@ -131,18 +135,47 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
     """
     dtype = input_dtype(module)
     try:
-        return run_layers(private_copy(module, to="meta"), torch.empty(1, *input_size, dtype=dtype, device="meta"))
+        images = torch.empty(1, *input_size, dtype=dtype, device="meta")
+        return with_axes(run_layers(private_copy(module, to="meta"), images), module, input_size)
     except NeedsGraph:
         raise
     except Exception as meta_error:  # noqa: BLE001 - a network may do anything; real numbers are the second try
         try:
             device = next((p.device for p in module.parameters()), torch.device("cpu"))
-            return run_layers(private_copy(module), torch.zeros(1, *input_size, dtype=dtype, device=device))
+            layers = run_layers(private_copy(module), torch.zeros(1, *input_size, dtype=dtype, device=device))
+            return with_axes(layers, module, input_size)
         except Exception as error:
             raise SpError(
                 f"The network does not run on an input of {'×'.join(map(str, input_size))} "
                 f"(channels × height × width): {str(error) or str(meta_error)}. Give the size it was trained with."
             ) from error
+
+
+def with_axes(layers: tuple[Layer, ...], module: nn.Module, input_size: tuple[int, int, int]) -> tuple[Layer, ...]:
+    """``layers`` of ``module`` with ``channels_last`` found out, which no shape alone can tell: ``(56, 56, 96)``.
+
+    On an image of twice the height and width space grows and channels do not. A network may refuse that size; then
+    layers behind the refusal are taken to have their channels first.
+
+    >>> class Last(nn.Module):
+    ...     def forward(self, x):
+    ...         return x.permute(0, 2, 3, 1)
+    >>> [layer.channels_last for layer in trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3), Last()), (3, 8, 8))]
+    [False, True]
+    """
+    if not any(layer.is_map for layer in layers):
+        return layers
+    channels, height, width = input_size
+    firsts: dict[str, int] = {}
+    images = torch.empty(1, channels, 2 * height, 2 * width, dtype=input_dtype(module), device="meta")
+    with suppress(Exception):  # whatever a network raises of a size that is not its own
+        run_layers(
+            private_copy(module, to="meta"), images, lambda layer, _: firsts.update({layer.name: layer.output_shape[0]})
+        )
+    return tuple(
+        replace(layer, channels_last=layer.is_map and firsts.get(layer.name, layer.channels) > layer.channels)
+        for layer in layers
+    )
 
 
 def weight_makers(module: nn.Module) -> set[int]:

@@ -443,7 +443,7 @@ def compared(net: Network, gates: str = "local") -> dict:
         if not torch.equal(got, want):
             wrong.append(layer.name)
     laws: dict[str, bool] = {}
-    complete = {n: f for n, f in fields.items() if f.status == "complete" and net.layer(n).is_map}
+    complete = {n: f for n, f in fields.items() if f.status == "complete" and len(net.layer(n).output_shape) == 3}
     if complete:
         sides = net.input_size[1:]
         grow = (max(max(pair(field.size)) for field in complete.values()) + 128) // 1536 * 1536 + 1536

@@ -68,9 +68,24 @@ def test_deep_lift_says_what_it_adds_up_to_and_whose_it_is():
     assert "Press Run" not in text
 
 
+def test_layers_that_keep_their_channels_last_are_not_offered():
+    app = opened(net="torchvision:convnext_tiny@none", of="unit")
+    picker = app.selectbox(key="layer")
+    assert "features.1.0.block.0" in picker.options
+    assert "features.1.0.block.2" not in picker.options
+    assert "90 of 202 layers are left out: they keep their channels last" in picker.help
+
+
 def test_lrp_says_by_name_where_it_does_not_apply():
-    app = opened(net="bundled:textures-resnet", method="lrp")
-    assert "LRP does not apply to textures-resnet: " in words(app)
+    app = opened(net="torchvision:efficientnet_b0@none", method="lrp")
+    assert "LRP does not apply to efficientnet_b0: " in words(app)
+    assert "here Sigmoid" in words(app)
+
+
+def test_lrp_says_what_it_adds_up_to_and_whose_it_is():
+    text = words(opened(net="bundled:textures-resnet", method="lrp"))
+    assert "of which the biases hold" in text
+    assert "LRP is this project's own" in text
 
 
 def test_the_record_of_captum_is_said_in_words():
@@ -82,6 +97,11 @@ def test_the_record_of_captum_is_said_in_words():
     assert guided(None) is None
     assert "raises an error" in lift("torchvision:resnet18")
     assert "is complete on this architecture too" in lift("torchvision:mnasnet0_5")
+    relevance = second_opinion.on_lrp
+    assert "is the same on this architecture" in relevance("torchvision:vgg11")
+    assert "raises an error" in relevance("torchvision:mobilenet_v2")
+    assert "times its largest value here, without a warning" in relevance("torchvision:densenet121")
+    assert "captum" not in relevance(None)
     assert "without a warning" in lift("torchvision:vgg11")
     assert "captum" not in lift(None)
     rows = {name: second_opinion._row(name, row) for name, row in _rows().items()}

@@ -94,3 +94,9 @@ def test_an_upload_that_is_no_picture_is_said_and_nothing_is_lost():
 def test_numbers_from_another_layer_are_brought_into_range():
     app = opened("filters.py", channel=10_000)
     assert not complaints(app)
+
+
+def test_the_start_page_leads_to_every_other_page():
+    links = [link.proto.page for link in opened("home.py").main.get("page_link")]
+    assert len(links) == len(PAGES) - 1
+    assert {f"{link}.py" for link in links} == set(PAGES) - {"home.py"}

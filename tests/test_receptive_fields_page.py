@@ -44,5 +44,5 @@ def test_gates_held_and_counted_stand_side_by_side():
     assert not [element.value for element in [*app.exception, *app.error]]
     assert {metric.label: metric.value for metric in app.metric} == {
         "Gates held constant": "17 × 17 pixels",
-        "Gates counted": "32 × 32 pixels",
+        "Gates counted": "whole image",
     }

@@ -28,7 +28,7 @@ SOURCES = {
     "grad_cam": "Selvaraju et al. 2017, equations 1 and 2",
     "guided_grad_cam": "Selvaraju et al. 2017, section 3.2",
     "occlusion": "Zeiler and Fergus 2014, section 4.2",
-    "lrp": "Bach et al. 2015, equation 58 (through captum)",
+    "lrp": "Bach et al. 2015, equation 58; as a gradient: Ancona et al. 2018, proposition 1",
 }
 
 
@@ -47,7 +47,7 @@ def section(here: Selection, goal: str, view: str) -> None:
     if found is None:
         st.caption("Press Run: this method sends many variants of the image through the network.")
         return
-    left, right = st.columns([2, 3], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         _map(here, goal, found, view)
     with right:
@@ -85,7 +85,9 @@ def _settings(net: Any, method: str) -> tuple[tuple[str, Any], ...]:
         layers = [layer.name for layer in net.layers if layer.is_map and min(layer.output_shape[1:]) > 1]
         if st.session_state.get("cam") not in ["last", *layers]:
             st.session_state.pop("cam", None)
-        layer = st.selectbox("At layer", ["last", *layers[::-1]], key="cam", bind="query-params", width=240)
+        layer = st.selectbox(
+            "At layer", ["last", *layers[::-1]], key="cam", bind="query-params", width=240, help=pick.left_out(net)
+        )
         chosen["layer"] = None if layer == "last" else layer
     return tuple(sorted(chosen.items()))
 
@@ -141,6 +143,8 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
         st.caption(note)
     if found.method == "deep_lift":
         st.caption(second_opinion.on_deep_lift(here.net.architecture))
+    if found.method == "lrp":
+        st.caption(second_opinion.on_lrp(here.net.architecture))
     st.caption(f"Source: {SOURCES[found.method]}")
     settings = "".join(f", {key}={value!r}" for key, value in found.settings)
     code = (
@@ -194,13 +198,18 @@ def _shuffled_map(here: Selection, other: Randomised, view: str) -> None:
     show.picture(picture, alt=f"The map with {words} shuffled", width="100%", caption=f"{words}: {verdict}")
 
 
+def _signed(value: float) -> str:
+    """``"+0.12"``; what rounds to nothing is ``"+0.00"``, also from below."""
+    return f"{round(value, 2) + 0.0:+.2f}"
+
+
 def _curves(curves: Curves) -> None:
     """The figure and what it says in one sentence."""
     show.figure(maps.curves(curves), alt="Insertion and deletion curves", height=380, key="curves-figure")
     inserted = curves.insertion_score - curves.random_insertion_score
     deleted = curves.random_deletion_score - curves.deletion_score
     st.caption(
-        f"Area under insertion {curves.insertion_score:.2f} ({inserted:+.2f} against random order; more is better), "
-        f"under deletion {curves.deletion_score:.2f} ({deleted:+.2f} better than random order). {STEPS} steps, blanked "
-        "pixels in the mean colour. Source: Petsiuk et al. 2018; shuffled weights: Adebayo et al. 2018."
+        f"Area under insertion {curves.insertion_score:.2f} ({_signed(inserted)} against random order; more is "
+        f"better), under deletion {curves.deletion_score:.2f} ({_signed(deleted)} better than random order). {STEPS} "
+        "steps, blanked pixels in the mean colour. Source: Petsiuk et al. 2018; shuffled weights: Adebayo et al. 2018."
     )

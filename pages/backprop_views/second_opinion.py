@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import streamlit as st
 
 RECORD = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "attributions.json"
 COMPLETE = 0.01  # of DeepLift: what the contributions may miss
+CLOSE = 1e-3  # of LRP: how far captum's values may be from ours, relative to the largest
 
 
 @cache
@@ -60,6 +62,26 @@ def on_deep_lift(architecture: str | None) -> str:
     return f"{ours} captum {version}'s is complete on this architecture too."
 
 
+def on_lrp(architecture: str | None) -> str:
+    """Whose LRP is shown, and what captum's does here, where it was compared."""
+    ours = (
+        "LRP is this project's own (epsilon rule, epsilon to 0): on rectifiers, max-pools and linear layers it is the "
+        "gradient times the normalised image."
+    )
+    row = (of(architecture) or {}).get("lrp")
+    if row is None:
+        return ours
+    version = record()["versions"]["captum"]
+    if "captum raises" in row:
+        return f"{ours} captum {version}'s raises an error on this architecture."
+    off = row.get("captum from ours")
+    if off is None or not math.isfinite(off):
+        return f"{ours} captum {version}'s is not finite on this architecture." if off is not None else ours
+    if off > CLOSE:
+        return f"{ours} captum {version}'s is off by {off:,.2g} times its largest value here, without a warning."
+    return f"{ours} captum {version}'s is the same on this architecture."
+
+
 def table() -> None:
     """The whole comparison, folded up."""
     found = record()
@@ -82,6 +104,7 @@ def _row(name: str, row: dict[str, Any]) -> dict[str, Any]:
     ours = max(row.get(f"{rule} in float64", row[rule]) or 0.0 for rule in ("gradient", "deconvnet", "guided"))
     lift = row["deep lift"]["blurred"]
     theirs = lift.get("captum's gap")
+    relevance = row.get("lrp", {})
     return {
         "network": name,
         "rectifiers": row["rectifiers"],
@@ -91,9 +114,16 @@ def _row(name: str, row: dict[str, Any]) -> dict[str, Any]:
         "captum's guided backprop is": row["captum guided"] if row["rectifiers"] else "nothing to guide",
         "our DeepLift gap": f"{lift['gap']:.0e}",
         "captum's DeepLift gap": "raises" if "captum raises" in lift else "" if theirs is None else _short(theirs),
-        "LRP": "applies" if row.get("lrp", {}).get("ours") == "applies" else "does not apply",
+        "LRP": "applies" if relevance.get("ours") == "applies" else "does not apply",
+        "captum's LRP from ours": "raises"
+        if "captum raises" in relevance
+        else _short(relevance["captum from ours"])
+        if "captum from ours" in relevance
+        else "",
     }
 
 
 def _short(value: float) -> str:
+    if not math.isfinite(value):
+        return "not finite"
     return "0" if value == 0 else f"{value:.0e}" if value < 1e-3 or value >= 1000 else f"{value:.2g}"

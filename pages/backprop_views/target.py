@@ -42,12 +42,20 @@ def _class(net: Any, predicted: int) -> int:
 
 
 def _unit(net: Any) -> str:
-    layers = {layer.name: layer for layer in net.layers}
+    layers = {layer.name: layer for layer in net.layers if not layer.channels_last}
     names = list(layers)
     if st.session_state.get("layer") not in names:
         st.session_state.pop("layer", None)
     maps = [name for name in names if layers[name].is_map] or names
-    name = st.selectbox("Layer", names, index=names.index(maps[-1]), key="layer", bind="query-params", width=280)
+    name = st.selectbox(
+        "Layer",
+        names,
+        index=names.index(maps[-1]),
+        key="layer",
+        bind="query-params",
+        width=280,
+        help=pick.left_out(net),
+    )
     layer = layers[name]
     channel = pick.number("Channel", key="channel", top=layer.channels - 1)
     if not layer.is_map or min(layer.output_shape[1:]) < 1:

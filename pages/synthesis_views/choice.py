@@ -7,17 +7,19 @@ from collections.abc import Sequence
 import streamlit as st
 
 import sp_core as sp
-from pages.ui.pick import choose
+from pages.ui.pick import choose, left_out
 
 
 def choose_layer(net: sp.Network, names: Sequence[str], key: str) -> str:
-    """One of ``names``; at first one about two thirds of the way up.
+    """One of ``names`` that has units; at first one about two thirds of the way up.
 
     No ``format_func``: the address bar would hold what it makes of the name, and links name the layer.
     """
+    last = {layer.name for layer in net.layers if layer.channels_last}
+    names = [name for name in names if name not in last]
     first = sp.synthesis.default_layer(net) if any(layer.is_map for layer in net.layers) else names[0]
     index = names.index(first) if first in names else 0
-    return choose("Layer", names, key, index=index, width=280)
+    return choose("Layer", names, key, index=index, width=280, help=left_out(net))
 
 
 def is_small(net: sp.Network) -> bool:

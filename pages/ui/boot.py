@@ -1,6 +1,6 @@
 """Once a process: import what is heavy, run one forward and backward, and freeze the garbage collector's view of it.
 
-Streamlit collects garbage after every rerun; with torch, torchvision, captum and plotly imported that walks half a
+Streamlit collects garbage after every rerun; with torch, torchvision and plotly imported that walks half a
 million objects and holds the interpreter for 0.3 s. Frozen objects are not walked: 314 ms a rerun become 7.
 """
 
@@ -15,7 +15,6 @@ import streamlit as st
 @st.cache_resource(show_spinner="Warming up …")
 def warm_up() -> bool:
     """Import and warm up everything that pages use, then freeze. Safe to call at the top of every run."""
-    import captum.attr
     import plotly.graph_objects
     import plotly.io
     import torch
@@ -30,7 +29,7 @@ def warm_up() -> bool:
     torch.autograd.grad(net.module(images).sum(), images)
     assert predict(net, images.detach()).shape == (1, 4, 6, 6)
     plotly.graph_objects.Figure(plotly.graph_objects.Scatter(y=[1.0])).to_json()
-    assert captum.attr is not None and plotly.io is not None  # the imports are the point
+    assert plotly.io is not None  # the import is the point
     gc.collect()
     gc.freeze()
     atexit.register(gc.unfreeze)  # or libraries report what is frozen as leaked when the server ends

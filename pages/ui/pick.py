@@ -171,6 +171,18 @@ def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
     return st.selectbox(label, options, key=key, bind="query-params", **more)
 
 
+def left_out(net: Any) -> str | None:
+    """What a picker of layers says on the layers that it cannot offer; None where it offers all."""
+    last = [layer for layer in net.layers if layer.channels_last]
+    if not last:
+        return None
+    shape = " × ".join(map(str, last[0].output_shape))
+    return (
+        f"{len(last)} of {len(net.layers)} layers are left out: they keep their channels last ({last[0].name} puts out "
+        f"{shape}), so they are no stack of maps."
+    )
+
+
 def number(label: str, *, key: str, top: int, default: int = 0) -> int:
     """A number input from 0 to ``top`` in the address bar; a number kept from another layer is brought into range."""
     if top <= 0:

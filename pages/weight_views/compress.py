@@ -67,6 +67,10 @@ def draw(here: Selection, _found: epochs.Followed | None) -> None:
         label=f"Decompose {total} layers",
     )
     if found is None or not finished:
+        st.caption(
+            "Every layer is first written at every rank by every scheme; then a budget of multiply-accumulates is "
+            "shared out among the layers, and the small network can be measured and taken home."
+        )
         return
     places, left = found
     for layer, why in left.items():
@@ -129,19 +133,16 @@ def _plan(here: Selection, places: dict[str, Any]) -> dict[str, tuple[str, int]]
     plan = figures.plan_of(edited)
     table = figures.plan_table(places, plan)
     _totals(here, table)
-    left, right = st.columns(2, gap="large")
-    with left:
-        st.markdown("**What each layer computes: before (grey) and after**")
-        show.figure(figures.plan_bars(table), alt=f"Multiply-accumulates of {len(table)} layers", height=360)
-    with right:
-        st.markdown("**What each layer loses and costs**")
-        st.dataframe(
-            table,
-            hide_index=True,
-            height=360,
-            column_order=["layer", "error", "parameters", "of", "MACs", "of MACs"],
-            column_config={"error": st.column_config.NumberColumn(format="%.3f")},
-        )
+    st.markdown("**What each layer computes: before (grey) and after**")
+    show.figure(figures.plan_bars(table), alt=f"Multiply-accumulates of {len(table)} layers", height=360)
+    st.markdown("**What each layer loses and costs**")
+    st.dataframe(
+        table,
+        hide_index=True,
+        height=min(360, 38 + 35 * len(table)),
+        column_order=["layer", "error", "parameters", "of", "MACs", "of MACs"],
+        column_config={"error": st.column_config.NumberColumn(format="%.3f")},
+    )
     return plan
 
 

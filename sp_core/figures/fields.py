@@ -42,9 +42,11 @@ def _words(extent: float | tuple[float, float]) -> str:
 
 
 def pixels(field: ReceptiveField) -> str:
-    """``"43 × 43 pixels"``, or what it is instead."""
+    """``"43 × 43 pixels"``, or what it is instead: ``"whole image"``, however large that is."""
     if field.status == "unavailable":
         return "nothing of the image"
+    if field.status == "whole image" and field.per_channel is None:
+        return "whole image"
     height, width = pair(field.size)
     return f"{height:g} × {width:g} pixels"
 
@@ -195,8 +197,9 @@ def _frame(figure: Any, boxes: Sequence[Box], height: int, width: int) -> None:
     right = min(max([width, *(box.x1 for box in boxes)]), 2 * width) + 4
     figure.update_xaxes(range=[left, right], showgrid=False, zeroline=False, title="pixel column", constrain="domain")
     figure.update_yaxes(
-        range=[bottom, top], showgrid=False, zeroline=False, title="pixel row", scaleanchor="x", constrain="domain"
-    )
+        range=[bottom, top], showgrid=False, zeroline=False, title="pixel row", scaleanchor="x", constrain="domain",
+        constraintoward="top",  # on a narrow screen what is over lies below, not between the title and the picture
+    )  # fmt: skip
 
 
 def _play(count: int) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from sp_core.shadows.field import Extent, ReceptiveField
 from sp_core.shadows.follow import OverBudget, follow
 from sp_core.shadows.law import AxisLaw, axis_law
 from sp_core.shadows.shadow import EMPTY, HELD, MISALIGNED, Shadow
-from sp_core.trace import Layer, private_copy, run_layers
+from sp_core.trace import Layer, private_copy, run_layers, with_axes
 
 # How much larger the larger images are. Multiples of 512 and 3 keep every padding of the real size, also where it
 # depends on the parity of a map (TensorFlow's "SAME").
@@ -89,7 +89,8 @@ def survey(net: Network, local: bool) -> Survey:
     try:
         real = _run(net, 0, local)
         if real.layers:  # none when the pass was cut short
-            vars(net).setdefault("layers", real.layers)  # what the property would find, by a pass of its own
+            # What the property would find, by one pass more.
+            vars(net).setdefault("layers", with_axes(real.layers, net.module, net.input_size))
         layers = net.layers
     except Exception:  # noqa: BLE001 - control flow that looks at values cannot run without them
         layers = net.layers  # says what is wrong when the network does not run at all
@@ -99,7 +100,7 @@ def survey(net: Network, local: bool) -> Survey:
     fields = {layer.name: none for layer in layers}
     waiting = []
     for layer in layers:
-        if layer.name in grids and layer.is_map:
+        if layer.name in grids and len(layer.output_shape) == 3:  # channels first or last: both have positions
             waiting.append(layer)
         elif layer.name in grids:
             fields[layer.name] = _of_vector(layer, real)

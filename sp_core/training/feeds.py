@@ -96,7 +96,10 @@ class CifarFeed:
         self.recipe, self.device = recipe, device
         self.train, self.test = Cifar10(path, "train"), Cifar10(path, "test")
         if recipe.batch > len(self.train):
-            raise SpError(f"batch must be at most the {len(self.train)} training images, got {recipe.batch}")
+            raise SpError(
+                f"batch must be at most the {len(self.train)} training images, got {recipe.batch}; "
+                "give a smaller batch or more images"
+            )
         images, labels = self.train.pixels()
         margin = (_MARGIN,) * 4
         # float16 holds every byte exactly, and reflection is not written for bytes
@@ -149,4 +152,7 @@ def feed(recipe: Recipe, size: int, device: torch.device, data: str) -> Feed:
         return TextureFeed(recipe, size, device)
     if recipe.dataset == "cifar10":
         return CifarFeed(recipe, data, device)
-    raise SpError(f"dataset must be textures or cifar10, got '{recipe.dataset}'")
+    raise SpError(
+        f"dataset must be textures or cifar10, got '{recipe.dataset}'; "
+        "leave it out for textures, or say cifar10 and give its folder with --data"
+    )

@@ -81,7 +81,7 @@ def covariance_steps(
     (torch.Size([4, 4]), 3600)
     """
     for name in (first, second):
-        if not net.layer(name).is_map:
+        if not net.layer_with_units(name).is_map:
             raise SpError(f"Layer {name} has no positions, so it has no pixels to compare; choose a convolution.")
     total = min(count, len(dataset))
     if total < 1:
