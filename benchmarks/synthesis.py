@@ -2,7 +2,8 @@
 
     python -m benchmarks.synthesis [--device cuda] [--rounds 9]
 
-The bare step is forward to the layer, backward to the pixels, weights frozen, as many pictures at once as ours. The
+The bare step is forward to the layer, backward to the pixels, weights frozen, as many pictures at once as ours and in
+the same precision; beside it stands the bare step in float32, which is what a loop written by hand takes. The
 bundled networks are asked for four channels at once, as the page asks, and for one alone. torch-lucent runs at its
 defaults, one channel a call, on an untrained ResNet-18; ours draws sixteen channels at once at the size that suits the
 layer. All take turns, in processor time on the CPU, so that a busy machine does not show; a ratio below 1 means that
@@ -23,9 +24,10 @@ from torchvision import models
 
 import sp_core as sp
 from benchmarks import record
-from sp_core.capture import capture
+from sp_core.synthesis.precision import quick_runner
 
 SIXTEEN = 16
+LUCENT_STEPS = 4  # of each, a turn
 LUCENT_LAYERS = ("layer1", "layer2", "layer3")
 
 
@@ -58,14 +60,15 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def bare(net: sp.Network, layer: str, images: int) -> Iterator[None]:
+def bare(net: sp.Network, layer: str, images: int, precision: str = "float32") -> Iterator[None]:
     """An endless row of bare steps on plain pixels, picture i for channel i."""
-    clone, rows = net.clone(), torch.arange(images)
+    rows = torch.arange(images)
+    run = quick_runner(net, precision, [layer], net.input_size[1:])
     x = torch.rand(images, *net.input_size, device=net.device)
     while True:
         x.requires_grad_()
         with torch.enable_grad():
-            value = capture(clone, net.normalise(x), [layer])[layer][rows, rows].mean((1, 2)).sum()
+            value = run(x, [layer])[layer][rows, rows].float().mean((1, 2)).sum()
             gradient = torch.autograd.grad(value, x)[0]
         x = (x.detach() + 0.01 * gradient.sign()).clamp(0, 1)
         yield
@@ -118,7 +121,9 @@ def beside_bare(device: torch.device, rounds: int, lines: list, details: dict) -
         net = make(device)
         layer = given or sp.synthesis.default_layer(net)
         rows = {
-            "bare": bare(net, layer, images),
+            "bare": bare(net, layer, images, "auto"),
+            "bare float32": bare(net, layer, images),
+            "ours float32": ours(net, layer, images, size=min(net.input_size[1:]), precision="float32"),
             "ours": ours(net, layer, images, size=min(net.input_size[1:])),
             "pixel, no transforms": ours(
                 net, layer, images, size=min(net.input_size[1:]), parametrisation="pixel", transforms=0.0
@@ -127,9 +132,19 @@ def beside_bare(device: torch.device, rounds: int, lines: list, details: dict) -
         times = in_turns(rows, device, rounds, 2 if net.input_size[1] > 100 else 10)
         ratio, around = spread(times["ours"], times["bare"])
         plain, _ = spread(times["pixel, no transforms"], times["bare"])
-        print(f"{name}, {layer}: ours / bare {ratio:.2f} ({around}); pixel, no transforms {plain:.2f}", flush=True)
+        whole, about = spread(times["ours float32"], times["bare float32"])
+        gain, between = spread(times["ours"], times["bare float32"])
+        print(
+            f"{name}, {layer}: ours / bare {ratio:.2f} ({around}), both float32 {whole:.2f} ({about}), "
+            f"ours / bare float32 {gain:.2f}; pixel, no transforms {plain:.2f}",
+            flush=True,
+        )
         details[f"{name}, {layer}"] = {f"seconds a step, {row}": statistics.median(t) for row, t in times.items()}
-        lines.append(record.line(f"gradient ascent, {name}, {layer}", "the bare step", ratio, around, "1.10"))
+        question = f"gradient ascent, {name}, {layer}"
+        lines.append(record.line(f"{question}, in float32", "the bare step in float32", whole, about, "1.10"))
+        if rows["bare"] is not rows["bare float32"]:
+            lines.append(record.line(question, "the bare step in float32", gain, between, "1.10"))
+            lines.append(record.line(question, "the bare step in bfloat16", ratio, around))
 
 
 def first_picture(lines: list, details: dict) -> None:
@@ -160,10 +175,11 @@ def beside_lucent(rounds: int, lines: list, details: dict) -> tuple[str, ...]:
         next(steps_of)
         times: dict[str, list[float]] = {"lucent": [], "ours": []}
         for _ in range(rounds):
-            times["lucent"].append(lucent(module, layer, 3))
+            times["lucent"].append(lucent(module, layer, LUCENT_STEPS))
             begin = clock(torch.device("cpu"))
-            next(steps_of)
-            times["ours"].append((clock(torch.device("cpu")) - begin) / SIXTEEN)
+            for _ in range(LUCENT_STEPS):
+                next(steps_of)
+            times["ours"].append((clock(torch.device("cpu")) - begin) / SIXTEEN / LUCENT_STEPS)
         ratio, around = spread(times["lucent"], times["ours"])
         print(f"ResNet-18, {layer}: {ratio:.1f} times torch-lucent's channels a minute ({around})", flush=True)
         details[f"lucent, {layer}"] = {
