@@ -7,7 +7,7 @@ tensors, so it costs milliseconds, no memory, and touches nothing of the network
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -130,20 +130,25 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
         SpError: the network does not accept an input of that size.
         NeedsGraph: only its weights are known.
 
-    >>> [layer.output_shape for layer in trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 8, 8))]
-    [(4, 6, 6)]
+    >>> class Last(nn.Module):
+    ...     def forward(self, x):
+    ...         return x.permute(0, 2, 3, 1)
+    >>> layers = trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3), Last()), (3, 8, 8))
+    >>> [(layer.output_shape, layer.channels_last) for layer in layers]
+    [((4, 6, 6), False), ((6, 6, 4), True)]
     """
     dtype = input_dtype(module)
     try:
         images = torch.empty(1, *input_size, dtype=dtype, device="meta")
-        return with_axes(run_layers(private_copy(module, to="meta"), images), module, input_size)
+        layers = run_layers(private_copy(module, to="meta"), images)
+        return with_axes(layers, _twice(layers, module, input_size))
     except NeedsGraph:
         raise
     except Exception as meta_error:  # noqa: BLE001 - a network may do anything; real numbers are the second try
         try:
             device = next((p.device for p in module.parameters()), torch.device("cpu"))
             layers = run_layers(private_copy(module), torch.zeros(1, *input_size, dtype=dtype, device=device))
-            return with_axes(layers, module, input_size)
+            return with_axes(layers, _twice(layers, module, input_size))
         except Exception as error:
             raise SpError(
                 f"The network does not run on an input of {'×'.join(map(str, input_size))} "
@@ -151,31 +156,32 @@ def trace_layers(module: nn.Module, input_size: tuple[int, int, int]) -> tuple[L
             ) from error
 
 
-def with_axes(layers: tuple[Layer, ...], module: nn.Module, input_size: tuple[int, int, int]) -> tuple[Layer, ...]:
-    """``layers`` of ``module`` with ``channels_last`` found out, which no shape alone can tell: ``(56, 56, 96)``.
+def with_axes(layers: tuple[Layer, ...], larger: Mapping[str, tuple[int, ...]]) -> tuple[Layer, ...]:
+    """``layers`` with ``channels_last`` found out, which no shape alone can tell: ``(56, 56, 96)``.
 
-    On an image of twice the height and width space grows and channels do not. A network may refuse that size; then
-    layers behind the refusal are taken to have their channels first.
-
-    >>> class Last(nn.Module):
-    ...     def forward(self, x):
-    ...         return x.permute(0, 2, 3, 1)
-    >>> [layer.channels_last for layer in trace_layers(nn.Sequential(nn.Conv2d(3, 4, 3), Last()), (3, 8, 8))]
-    [False, True]
+    ``larger`` has the output shapes on an image of more rows and columns, where space grows and channels do not. A
+    network may refuse that size; layers behind the refusal are taken to have their channels first.
     """
-    if not any(layer.is_map for layer in layers):
-        return layers
-    channels, height, width = input_size
-    firsts: dict[str, int] = {}
-    images = torch.empty(1, channels, 2 * height, 2 * width, dtype=input_dtype(module), device="meta")
-    with suppress(Exception):  # whatever a network raises of a size that is not its own
-        run_layers(
-            private_copy(module, to="meta"), images, lambda layer, _: firsts.update({layer.name: layer.output_shape[0]})
-        )
     return tuple(
-        replace(layer, channels_last=layer.is_map and firsts.get(layer.name, layer.channels) > layer.channels)
+        replace(
+            layer, channels_last=layer.is_map and larger.get(layer.name, layer.output_shape)[0] > layer.output_shape[0]
+        )
         for layer in layers
     )
+
+
+def _twice(
+    layers: tuple[Layer, ...], module: nn.Module, input_size: tuple[int, int, int]
+) -> dict[str, tuple[int, ...]]:
+    """The output shapes on an image of twice the height and width, as far as the network takes it."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    if any(layer.is_map for layer in layers):
+        channels, height, width = input_size
+        images = torch.empty(1, channels, 2 * height, 2 * width, dtype=input_dtype(module), device="meta")
+        with suppress(Exception):  # whatever a network raises of a size that is not its own
+            clone = private_copy(module, to="meta")
+            run_layers(clone, images, lambda layer, _: shapes.update({layer.name: layer.output_shape}))
+    return shapes
 
 
 def weight_makers(module: nn.Module) -> set[int]:
@@ -192,7 +198,7 @@ def weight_makers(module: nn.Module) -> set[int]:
 def run_layers(
     clone: nn.Module, images: Tensor, visit: Callable[[Layer, Tensor], None] | None = None
 ) -> tuple[Layer, ...]:
-    """Run ``clone`` (a private copy, on which hooks stay) once and list its layers; ``visit`` sees each output."""
+    """Run ``clone`` (a private copy) once and list its layers; ``visit`` sees each output."""
     layers: list[Layer] = []
     names, makers = LayerNames(clone), weight_makers(clone)
 
@@ -212,9 +218,11 @@ def run_layers(
             if visit is not None:
                 visit(layer, tensor)
 
-    for part in clone.modules():
-        if id(part) not in makers:
-            part.register_forward_hook(note)
-    with torch.no_grad():
-        clone.eval()(images)
+    handles = [part.register_forward_hook(note) for part in clone.modules() if id(part) not in makers]
+    try:
+        with torch.no_grad():
+            clone.eval()(images)
+    finally:
+        for handle in handles:
+            handle.remove()
     return tuple(layers)

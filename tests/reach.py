@@ -447,7 +447,7 @@ def compared(net: Network, gates: str = "local") -> dict:
     if complete:
         sides = net.input_size[1:]
         grow = (max(max(pair(field.size)) for field in complete.values()) + 128) // 1536 * 1536 + 1536
-        for axis in (0, 1):
+        for axis in (axis for axis in (0, 1) if sides[axis] > 1):  # a signal has one
             try:
                 found = run.laws(complete, axis, sides[axis] + grow, min(sides[1 - axis], 96))
             except Exception:  # noqa: BLE001 - a pool that does not fit into so narrow an image, or a flatten

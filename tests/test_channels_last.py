@@ -9,7 +9,7 @@ from torchvision.ops import Permute
 import sp_core as sp
 from sp_core.effective_field import effective_field
 from sp_core.feature_maps import feature_maps_of, shown_layers
-from sp_core.nearest.build import default_layers
+from sp_core.nearest.plan import default_layers
 from sp_core.patches.plan import identify
 from sp_core.receptive_field import clipped_boxes, field_of, nest
 from tests.test_receptive_field import truth

@@ -22,6 +22,12 @@ def attach(tensor: Tensor, node: Node) -> None:
     tensor._sp_node = node  # type: ignore[attr-defined]
 
 
+def forget(clone: nn.Module) -> None:
+    """Take away what a pass has left on the weights of ``clone``."""
+    for tensor in [*clone.parameters(), *clone.buffers()]:
+        vars(tensor).pop("_sp_node", None)
+
+
 def know(clone: nn.Module, module: nn.Module) -> None:
     """Tell the whole numbers in the buffers of ``clone``, which lie on the meta device: those of ``module``'s own."""
     for empty, buffer in zip(clone.buffers(), module.buffers(), strict=True):

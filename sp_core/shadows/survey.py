@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sp_core.network import Network
-from sp_core.shadows.call import know
+from sp_core.shadows.call import forget, know
 from sp_core.shadows.field import Extent, ReceptiveField
 from sp_core.shadows.follow import OverBudget, follow
 from sp_core.shadows.law import AxisLaw, axis_law
@@ -45,21 +45,22 @@ def _run(
     grow: int,
     local: bool,
     ratios: list[tuple[int, int] | None] | None = None,
-    device: torch.device | str = "meta",
+    clone: nn.Module | None = None,
 ) -> _Pass:
+    """Run ``clone``, a copy on the meta device; without one, a copy of the network where it is."""
     channels, height, width = net.input_size
     extent = (height + grow, width + grow)
     dtype = next((p.dtype for p in net.module.parameters() if p.is_floating_point()), torch.float32)
+    device = net.device if clone is None else "meta"
     image = torch.zeros(1, channels, *extent, device=device, dtype=dtype)
     grids: dict[str, Shadow | None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     one_image: dict[tuple[int, ...], tuple[Shadow, Shadow]] = {}  # keeps the first alive, so that its id stays its own
-    if str(device) == "meta":
-        clone = private_copy(net.module, to="meta")
-        know(clone, net.module)
-    else:  # tensors of its own over the same memory: following leaves notes on tensors
+    if clone is None:  # tensors of its own over the same memory: following leaves notes on tensors
         tensors = [*net.module.parameters(), *net.module.buffers()]
         clone = private_copy(net.module, memo={id(tensor): tensor.detach() for tensor in tensors})
+    else:
+        forget(clone)
     with follow(image, local, ratios, BUDGET if grow else None) as shadows:
 
         def note(layer: Layer, output: Tensor) -> None:
@@ -86,15 +87,20 @@ def _run(
 
 def survey(net: Network, local: bool) -> Survey:
     """Run the passes and read every layer."""
+    clone = private_copy(net.module, to="meta")
+    know(clone, net.module)
+    growths = list(GROWTH)
+    larger = None
     try:
-        real = _run(net, 0, local)
-        if real.layers:  # none when the pass was cut short
-            # What the property would find, by one pass more.
-            vars(net).setdefault("layers", with_axes(real.layers, net.module, net.input_size))
+        real = _run(net, 0, local, clone=clone)
+        if real.layers and "layers" not in vars(net):  # none when the pass was cut short
+            larger = _run(net, growths.pop(0), local, real.ratios, clone)
+            vars(net)["layers"] = with_axes(real.layers, larger.shapes)  # what the property would find by two passes
         layers = net.layers
     except Exception:  # noqa: BLE001 - control flow that looks at values cannot run without them
         layers = net.layers  # says what is wrong when the network does not run at all
-        real = _run(net, 0, local, device=net.device)
+        real = _run(net, 0, local)
+        growths, larger = list(GROWTH), None
     grids = {name: grid for name, grid in real.grids.items() if grid is not None}
     none = ReceptiveField(0, 0, 0, "unavailable", note="The output does not depend on the image.")
     fields = {layer.name: none for layer in layers}
@@ -104,10 +110,9 @@ def survey(net: Network, local: bool) -> Survey:
             waiting.append(layer)
         elif layer.name in grids:
             fields[layer.name] = _of_vector(layer, real)
-    growths = list(GROWTH)
-    while growths and waiting:
-        grow = growths.pop(0)
-        large = _run(net, grow, local, real.ratios)
+    while waiting and (growths or larger):
+        large = larger or _run(net, growths.pop(0), local, real.ratios, clone)
+        larger = None
         if not any(layer.name in large.grids for layer in waiting):
             break  # it takes one image size only, from its first layer on
         known: dict[tuple[int, ...], ReceptiveField | None] = {}  # an activation has the boxes of what it follows
