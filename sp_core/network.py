@@ -343,6 +343,18 @@ def _frozen(module: nn.Module) -> nn.Module:
     for part in clone.modules():
         if getattr(part, "inplace", None) is True:
             part.inplace = False  # type: ignore[assignment] # a captured map must not be overwritten after it
+            part.was_inplace = True  # type: ignore[assignment]
+    return clone
+
+
+def in_place(clone: nn.Module) -> nn.Module:
+    """Let a private copy's activations overwrite their inputs again, where the network's author did.
+
+    For passes that are done with a map before the next layer runs: a tenth of the time, in networks of small kernels.
+    """
+    for part in clone.modules():
+        if getattr(part, "was_inplace", False):
+            part.inplace = True  # type: ignore[assignment]
     return clone
 
 

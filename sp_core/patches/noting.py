@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sp_core.network import Network
+from sp_core.network import Network, in_place
 from sp_core.patches.plan import rising
 from sp_core.trace import LayerNames, layer_name, single
 
@@ -33,7 +33,7 @@ class Notes:
 
     def __init__(self, net: Network, columns: Mapping[str, slice]) -> None:
         self.net, self.columns = net, columns
-        self.clone = net.clone()
+        self.clone = in_place(net.clone())
         self.rising = rising(net, columns)
         widths = {name: where.stop - where.start for name, where in columns.items()}
         widths |= {name: int(rise.turned.sum()) for name, rise in self.rising.items()}
@@ -84,7 +84,7 @@ class Notes:
                     found[name] = pieces[name]
                     continue
                 value, place = found[rise.before]
-                part = self.clone.get_submodule(name.split("#")[0])
+                part = self.net.module.get_submodule(name.split("#")[0])  # overwrites nothing
                 found[name] = [part.forward(value[:, :, None, None])[:, :, 0, 0], place]
                 if name in pieces:  # channels that are turned round were looked for in the map itself
                     found[name][1] = place.clone()
