@@ -8,7 +8,7 @@ the address bar, and are what tests and links drive.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -169,6 +169,13 @@ def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
     return st.selectbox(label, options, key=key, bind="query-params", **more)
+
+
+def by_key(key: str, labels: Mapping[str, str]) -> None:
+    """Let a link name an option of the widget that follows by its key as well: ``method=lrp`` for ``method=LRP``."""
+    asked = st.query_params.get(key)
+    if asked in labels and key not in st.session_state:
+        st.session_state[key] = asked  # the widget takes the address first, and this where that holds no label
 
 
 def left_out(net: Any) -> str | None:
