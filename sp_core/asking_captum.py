@@ -9,6 +9,7 @@ One call at a time: captum warns of its own hooks, and Python can silence warnin
 from __future__ import annotations
 
 import copy
+import textwrap
 import threading
 import warnings
 from collections.abc import Callable
@@ -69,8 +70,7 @@ def ask(job: Job, method: str, settings: dict[str, Any]) -> tuple[Found, str | N
         except SpError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever captum's hooks and the network make of each other
-            words = " ".join(str(error).split())
-            words = f"{words[:200].rstrip()} …" if len(words) > 200 else words
+            words = textwrap.shorten(str(error), 200, placeholder=" …")
             return Found(), f"{type(error).__name__}: {words}" if words else f"{type(error).__name__}."
     return replace(found, map=None if found.map is None else found.map.detach()), None
 

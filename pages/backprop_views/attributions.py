@@ -53,11 +53,11 @@ def section(here: Selection, goal: str, view: str) -> None:
         return
     left, right = st.columns(2, gap="large")
     with left:
-        _map(here, goal, found, view)
+        _map(here, goal, found, view, None if beside else here.net.architecture)
     with right:
         if beside:
             captums.column(here, goal, method, settings, view, found)
-        if st.toggle("Test this map", key="test", bind="query-params"):
+        if st.toggle("Test our map", key="test", bind="query-params"):
             try:
                 _tests(here, goal, found, view)
             except SpError as error:
@@ -132,8 +132,8 @@ def _undefined(here: Selection, goal: str, method: str, settings: tuple[tuple[st
         captums.column(here, goal, method, settings, view, None)
 
 
-def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
-    """The map with what it adds up to, its notes and its downloads."""
+def _map(here: Selection, goal: str, found: Attribution, view: str, recorded: str | None) -> None:
+    """The map with what it adds up to, its notes and its downloads; ``recorded`` names what captum was recorded on."""
     name = TITLES[found.method]
     values = found.map[0].numpy(force=True)
     picture = one_map.picture(here.crop, found.method, values, view)
@@ -145,9 +145,9 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
     for note in found.notes:
         st.caption(note)
     if found.method == "deep_lift":
-        st.caption(second_opinion.on_deep_lift(here.net.architecture))
+        st.caption(second_opinion.on_deep_lift(recorded))
     if found.method == "lrp":
-        st.caption(second_opinion.on_lrp(here.net.architecture))
+        st.caption(second_opinion.on_lrp(recorded))
     st.caption(f"Source: {SOURCES[found.method]}")
     settings = "".join(f", {key}={value!r}" for key, value in found.settings)
     code = (

@@ -172,10 +172,14 @@ def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
 
 
 def by_key(key: str, labels: Mapping[str, str]) -> None:
-    """Let a link name an option of the widget that follows by its key as well: ``method=lrp`` for ``method=LRP``."""
-    asked = st.query_params.get(key)
-    if asked in labels and key not in st.session_state:
-        st.session_state[key] = asked  # the widget takes the address first, and this where that holds no label
+    """Let a link name an option of the widget that follows by its key as well: ``method=lrp`` for ``method=LRP``.
+
+    The address is put right and the page starts over, for a bound widget takes labels only and drops all else.
+    """
+    asked = st.query_params.get(key, "")
+    if labels.get(asked, asked) != asked and key not in st.session_state:
+        st.query_params[key] = labels[asked]
+        st.rerun()
 
 
 def left_out(net: Any) -> str | None:
