@@ -9,13 +9,22 @@ from torchvision.ops import Permute
 import sp_core as sp
 from sp_core.effective_field import effective_field
 from sp_core.feature_maps import feature_maps_of, shown_layers
-from sp_core.nearest.plan import default_layers
+from sp_core.nearest.plan import default_layers, describe
 from sp_core.patches.plan import identify
 from sp_core.receptive_field import clipped_boxes, field_of, nest
 from tests.test_receptive_field import truth
 
 LAST = ("1", "2", "3", "4")
 MESSAGE = r"Layer 3 puts out \[9, 11, 8\], with its channels last.*choose another layer, such as 0\."
+
+
+class Three:
+    """A data set of three images that nobody looks at."""
+
+    name, fingerprint, classes = "three", "0", ()
+
+    def __len__(self):
+        return 3
 
 
 @pytest.fixture
@@ -94,18 +103,15 @@ def test_units_of_them_are_refused_by_name(net):
         lambda: sp.backprop(net, image, "3:1", "gradient"),
         lambda: sp.attribute(net, image, "6:1", "grad_cam", layer="3"),
         lambda: next(iter(sp.ascend(net, "3:1"))),
+        lambda: sp.dream(net, image[0], sp.DreamSettings(target="3"), guide=image[0]),
+        lambda: identify(net, Three(), 9, ["0", "3"], None),
+        lambda: describe(net, Three(), ["0", "3"]),
     ):
         with pytest.raises(sp.SpError, match=MESSAGE):
             ask()
 
 
 def test_what_looks_at_every_layer_passes_them_by(net):
-    class Three:
-        name, fingerprint, classes = "three", "0", ()
-
-        def __len__(self):
-            return 3
-
     assert not {layer.name for layer in shown_layers(net)} & set(LAST)
     assert not {row["name"] for row in identify(net, Three(), 9, None, None)["layers"]} & set(LAST)
     assert not set(default_layers(net)) & set(LAST)

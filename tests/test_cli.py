@@ -133,6 +133,25 @@ def test_a_mistake_is_one_line_and_status_two(capsys, tmp_path, monkeypatch, mis
     assert "Traceback" not in err
 
 
+def test_captums_own_is_compared_when_it_is_asked_for(capsys, photo, tmp_path):
+    out = str(tmp_path / "map.png")
+    asked = ["attribute", "bundled:textures-resnet", "--image", photo, "--out", out, "--captum", "--method"]
+    status, text, _ = run(capsys, *asked, "guided", "--json")
+    assert status == 0
+    found = json.loads(text)["captum"]
+    assert found["raised"] is None and found["same"] is False and found["from_gradient"] < 1e-6
+    assert found["shape"] == json.loads(text)["shape"] and -1 < found["correlation"] < 1 < found["difference"]
+    status, text, _ = run(capsys, *asked, "guided")
+    assert status == 0 and "GuidedBackprop is the plain gradient, without a warning: correlation" in text
+    status, text, _ = run(capsys, *asked, "integrated_gradients", "--set", "steps=8", "--json")
+    found = json.loads(text)["captum"]
+    assert found["same"] and abs(found["completeness_gap"] - json.loads(text)["completeness_gap"]) < 1e-3
+    asked[1] = "torchvision:mobilenet_v2@none"
+    status, text, _ = run(capsys, *asked, "lrp", "--json")
+    found = json.loads(text)["captum"]
+    assert status == 0 and found["raised"].startswith("TypeError: Module of type") and "correlation" not in found
+
+
 def test_a_class_that_is_none_is_said(capsys, photo):
     status, out, err = run(capsys, "backprop", NET, "--image", photo, "--target", "999")
     assert status == 2 and out == "" and "999" in err

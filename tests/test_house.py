@@ -17,6 +17,7 @@ FLOORS = {
     "patches": 2, "faithfulness": 2, "effective_field": 2, "gabor": 2, "orientation": 2, "targets": 2, "shadows": 2,
     "methods": 2, "relevance": 2, "health": 2, "deep_lift": 2, "lift_rules": 2, "stem": 2, "comparison": 2,
     "feature_maps": 2, "nearest": 2, "published": 2, "trained": 2, "flow": 2, "architecture": 2, "outline": 2,
+    "second_opinion": 2, "asking_captum": 2,
     "card": 3, "figures": 3, "training": 3,
     "cli": 4, "commands": 4,
 }  # fmt: skip

@@ -2,7 +2,8 @@
 
 import pytest
 
-from pages.backprop_views import second_opinion
+from pages.backprop_views import captums, second_opinion
+from sp_core import second_opinion as second
 from tests import driver
 from tests.driver import complaints
 
@@ -66,6 +67,55 @@ def test_deep_lift_says_what_it_adds_up_to_and_whose_it_is():
     assert "DeepLift is this project's own" in text
     assert app.segmented_control(key="baseline").value == "blurred"
     assert "Press Run" not in text
+
+
+CAPTUM = {
+    "agrees": ("bundled:textures-alexnet", "guided", "GuidedBackprop is the same as ours"),
+    "is the gradient": ("bundled:textures-resnet", "guided", "GuidedBackprop is the plain gradient, without a warning"),
+    "misses something": ("bundled:textures-resnet", "deep_lift", "DeepLift differs from ours"),
+    "raises": ("torchvision:resnet18@none", "deep_lift", "DeepLift raises RuntimeError"),
+    "alone": ("torchvision:efficientnet_b0@none", "guided", "GuidedBackprop gives the plain gradient"),
+}
+
+
+@pytest.mark.parametrize("case", CAPTUM)
+def test_captums_own_stands_beside_ours_when_it_is_asked_for(case, monkeypatch):
+    source, method, said = CAPTUM[case]
+    asked = []
+    monkeypatch.setattr(captums, "captums", lambda *a, **more: asked.append(a) or second.captums(*a, **more))
+    app = opened(net=source, method=method)
+    assert asked == []
+    app.toggle(key="captum").set_value(True).run()
+    assert complaints(app) == []
+    assert len(asked) == 1
+    text = words(app).replace("\\", "")
+    assert said in text
+    assert f"captum {second.version('captum')}'s" in text
+    pictures = [element.proto.body for element in app.get("html") if "captum" in element.proto.body]
+    assert len(pictures) == (case != "raises")
+    assert all(("the scale of ours" in picture) == (case != "alone") for picture in pictures)
+    app.run()
+    assert len(asked) == 1, "the answer is kept"
+
+
+def test_captum_waits_for_ours_and_is_not_asked_what_has_no_answer():
+    app = opened(method="occlusion", captum=True)
+    assert "Occlusion" not in words(app).replace("Press Run", "")
+    app.button(key="live-attribution-go").click().run()
+    assert "'s Occlusion" in words(app)
+    text = words(opened(method="grad_cam", captum=True, of="unit", layer="features.0", channel=3))
+    assert text.count("Grad-CAM is undefined here") == 1
+    assert "LayerGradCam" not in text
+
+
+@pytest.mark.parametrize("written", ["lrp", "LRP"])
+def test_a_link_names_a_method_by_its_label_or_its_key(written):
+    app = driver.opened(net="bundled:textures-alexnet")
+    app.query_params["method"] = written
+    app.switch_page("pages/backprop.py").run()
+    assert complaints(app) == []
+    assert app.selectbox(key="method").value == "lrp"
+    assert "of which the biases hold" in words(app)
 
 
 def test_layers_that_keep_their_channels_last_are_not_offered():

@@ -1,12 +1,13 @@
-"""The second half of the backprop page: one attribution method, its map, and two tests of it."""
+"""The second half of the backprop page: one attribution method, its map, captum's beside it, and two tests of it."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import streamlit as st
 
-from pages.backprop_views import second_opinion
+from pages.backprop_views import captums, one_map, second_opinion
 from pages.ui import cache, live, pick, show
 from pages.ui.sidebar import Selection
 from sp_core.attribution import Attribution, attribute, attribution_steps, importance, record_count
@@ -15,7 +16,6 @@ from sp_core.faithfulness import Curves, Randomised, insertion_deletion_steps, r
 from sp_core.figures import maps
 from sp_core.methods import METHODS, TITLES
 
-OVERLAID = {"grad_cam", "occlusion"}
 SLOW = {"integrated_gradients", "smoothgrad", "occlusion"}
 STEPS = 16  # of the insertion and deletion curves: 4 curves of 17 images
 SOURCES = {
@@ -37,21 +37,27 @@ def section(here: Selection, goal: str, view: str) -> None:
     st.header("Any attribution, tested")
     with st.container(horizontal=True, vertical_alignment="bottom"):
         names = ["grad_cam", *(name for name in METHODS if name != "grad_cam")]
+        pick.by_key("method", TITLES)
         method = st.selectbox("Method", names, format_func=TITLES.get, key="method", bind="query-params", width=240)
         settings = _settings(here.net, method)
+        beside = captums.asked()
     try:
         found = _compute(here, goal, method, settings)
     except SpError as error:  # a method that is not defined here is an answer, not a mistake
         st.info(str(error), icon=":material/info:")
+        if beside:
+            _undefined(here, goal, method, settings, view)
         return
     if found is None:
         st.caption("Press Run: this method sends many variants of the image through the network.")
         return
     left, right = st.columns(2, gap="large")
     with left:
-        _map(here, goal, found, view)
+        _map(here, goal, found, view, None if beside else here.net.architecture)
     with right:
-        if st.toggle("Test this map", key="test", bind="query-params"):
+        if beside:
+            captums.column(here, goal, method, settings, view, found)
+        if st.toggle("Test our map", key="test", bind="query-params"):
             try:
                 _tests(here, goal, found, view)
             except SpError as error:
@@ -119,22 +125,19 @@ def _compute(here: Selection, goal: str, method: str, settings: tuple[tuple[str,
     return last.answer if finished else None
 
 
-def _picture(here: Selection, found: Attribution, view: str) -> Any:
-    values = found.map[0].numpy(force=True)
-    return maps.overlay(here.crop, values) if found.method in OVERLAID else maps.picture(values, view)
+def _undefined(here: Selection, goal: str, method: str, settings: tuple[tuple[str, Any], ...], view: str) -> None:
+    """What captum makes of a network that our method is not defined on."""
+    left, _ = st.columns(2, gap="large")
+    with left, suppress(SpError):  # where the question itself has no answer, the sentence above has said so
+        captums.column(here, goal, method, settings, view, None)
 
 
-def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
-    """The map with what it adds up to, its notes and its downloads."""
+def _map(here: Selection, goal: str, found: Attribution, view: str, recorded: str | None) -> None:
+    """The map with what it adds up to, its notes and its downloads; ``recorded`` names what captum was recorded on."""
     name = TITLES[found.method]
-    picture = _picture(here, found, view)
-    shown = "signed" if found.method in OVERLAID else view
     values = found.map[0].numpy(force=True)
-    limit = maps.Scale(maps.own_limit(values, shown))
-    words = maps.ends(shown, limit)
-    if found.method in OVERLAID:
-        words = f"colourless 0 · red {maps.short(limit.limit)}"
-        words += f" · blue -{maps.short(limit.limit)}" if values.min() < 0 else ""
+    picture = one_map.picture(here.crop, found.method, values, view)
+    words = one_map.ends(found.method, values, view)
     st.markdown(f"**{name}** of {found.targets[0]}")
     show.picture(picture, alt=f"{name} of {found.targets[0]} on {here.image_name}", width="100%", caption=words)
     if found.gap is not None and found.expected is not None:
@@ -142,9 +145,9 @@ def _map(here: Selection, goal: str, found: Attribution, view: str) -> None:
     for note in found.notes:
         st.caption(note)
     if found.method == "deep_lift":
-        st.caption(second_opinion.on_deep_lift(here.net.architecture))
+        st.caption(second_opinion.on_deep_lift(recorded))
     if found.method == "lrp":
-        st.caption(second_opinion.on_lrp(here.net.architecture))
+        st.caption(second_opinion.on_lrp(recorded))
     st.caption(f"Source: {SOURCES[found.method]}")
     settings = "".join(f", {key}={value!r}" for key, value in found.settings)
     code = (
@@ -194,7 +197,8 @@ def _shuffled_map(here: Selection, other: Randomised, view: str) -> None:
         verdict = "no correlation: a map is constant"
     else:
         verdict = f"rank correlation {other.correlation:.2f}"
-    picture = _picture(here, other.attribution, view)
+    values = other.attribution.map[0].numpy(force=True)
+    picture = one_map.picture(here.crop, other.attribution.method, values, view)
     show.picture(picture, alt=f"The map with {words} shuffled", width="100%", caption=f"{words}: {verdict}")
 
 

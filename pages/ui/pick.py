@@ -8,7 +8,7 @@ the address bar, and are what tests and links drive.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import streamlit as st
@@ -169,6 +169,17 @@ def choose(label: str, options: Sequence[Any], key: str, **more: Any) -> Any:
     if st.session_state.get(key) not in options:
         st.session_state.pop(key, None)
     return st.selectbox(label, options, key=key, bind="query-params", **more)
+
+
+def by_key(key: str, labels: Mapping[str, str]) -> None:
+    """Let a link name an option of the widget that follows by its key as well: ``method=lrp`` for ``method=LRP``.
+
+    The address is put right and the page starts over, for a bound widget takes labels only and drops all else.
+    """
+    asked = st.query_params.get(key, "")
+    if labels.get(asked, asked) != asked and key not in st.session_state:
+        st.query_params[key] = labels[asked]
+        st.rerun()
 
 
 def left_out(net: Any) -> str | None:

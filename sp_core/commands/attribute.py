@@ -25,6 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of the method, such as steps=128"
     )
     parser.add_argument("--test", action="store_true", help="also insertion, deletion and randomised weights")
+    parser.add_argument("--captum", action="store_true", help="also captum's own, with how it agrees")
     parser.add_argument("--seed", type=int, default=0, help="of the tests (default 0)")
     add_view(parser)
     options.add_output(parser, "attribution.png")
@@ -61,6 +62,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     lines = [f"{args.method} of {found.targets[0]}: {answer['min']:.4g} to {answer['max']:.4g}"]
     if found.gap is not None:
         lines.append(f"adds up to {answer['sum']:.4g} where {answer['expected_sum']:.4g} is expected")
+    if args.captum:
+        answer["captum"] = _captum(net, seen, target, found)
+        lines += [answer["captum"]["sentence"], *answer["captum"]["notes"]]
     if args.test:
         answer["test"] = _test(net, seen, target, found, args.seed)
         lines += [f"{name} {value}" for name, value in answer["test"].items()]
@@ -80,6 +84,31 @@ def _settings(pairs: list[str]) -> dict[str, Any]:
         except (ValueError, SyntaxError):
             found[name] = text
     return found
+
+
+def _captum(net: Any, seen: Any, target: Any, found: Any) -> dict[str, Any]:
+    from sp_core.second_opinion import agreement, captums, sentence
+
+    theirs = captums(net, seen, target, found.method, **dict(found.settings))
+    answer: dict[str, Any] = {
+        "name": theirs.name,
+        "raised": theirs.raised,
+        "expected_sum": theirs.expected,
+        "completeness_gap": theirs.gap,
+        "from_gradient": theirs.from_gradient,
+        "sentence": sentence(theirs, found),
+        "notes": list(theirs.notes),
+    }
+    if theirs.map is None:
+        return answer
+    agreed = agreement(theirs.map, found.map)
+    return {
+        **answer,
+        **facts(theirs.map),
+        "correlation": agreed.correlation,
+        "difference": agreed.difference,
+        "same": agreed.same,
+    }
 
 
 def _test(net: Any, seen: Any, target: Any, found: Any, seed: int) -> dict[str, Any]:

@@ -40,11 +40,11 @@ def describe(net: Network, dataset: Any, layers: Iterable[str] | None) -> dict[s
     """What features are known by, as it stands in ``features.json``, before the first image.
 
     Raises:
-        SpError: a layer does not exist, or puts out neither maps nor a vector.
+        SpError: a layer does not exist, keeps its channels last, or puts out neither maps nor a vector.
     """
     names = list(default_layers(net) if layers is None else layers)
     for name in names:
-        layer = net.layer(name)
+        layer = net.layer_with_units(name)
         if not layer.is_map and len(layer.output_shape) != 1:
             raise SpError(f"Layer {name} gives {list(layer.output_shape)}, neither maps nor a vector; choose another.")
     return {

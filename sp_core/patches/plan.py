@@ -64,7 +64,7 @@ def identify(net: Network, dataset: Any, top: int, layers: Iterable[str] | None,
 
 def _layers(net: Network, wanted: Iterable[str] | None) -> list[dict[str, Any]]:
     """The layers to index, in order of execution, as they stand in ``index.json``."""
-    named = None if wanted is None or wanted == "compact" else [net.layer(name).name for name in wanted]
+    named = None if wanted is None or wanted == "compact" else [net.layer_with_units(name).name for name in wanted]
     same, follows = relations(net)
     table = {layer.name: layer for layer in net.layers}
     rows: list[dict[str, Any]] = []

@@ -210,7 +210,7 @@ def _objective(net: Network, settings: DreamSettings, guide: Image.Image | Tenso
     if isinstance(target, str) and target in {layer.name for layer in net.layers}:
         if guide is None:
             return ask.whole_layer(target)
-        features = _guide_features(net, target, guide)
+        features = _guide_features(net, net.layer_with_units(target).name, guide)
         return ask.guided_by(target, features)
     unit = Unit.parse(target) if isinstance(target, str) and ":" in target else target
     if not isinstance(unit, Unit):
