@@ -124,7 +124,7 @@ PUBLISHED = "30 minutes for VGG-16 and the ImageNet test set on a Titan; 1.10 s 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=2048, help="of 224 × 224; eight times as many of 64 × 64")
+    parser.add_argument("--images", type=int, default=1024, help="of 224 × 224; eight times as many of 64 × 64")
     parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--only", default="", help="networks whose name holds this")
     args = parser.parse_args()

@@ -18,8 +18,8 @@ brings it), and the images: a bucket, or a path that is the same on every machin
 goes on there, and a data set that has grown costs its new images only. What workers had in hand is done again. With
 ``batch`` not given, an index begun on GPUs has batches of 128; it is gone on with in the same batches anywhere.
 
-**ImageNet**, 1.28 million photographs, costs 1.28 M / (images per second). One core (an Intel Xeon with matrix units, no
-other was tried) made 28 images of 500 × 375 pixels a second of processor time with ResNet-18, decoding included: 0.53
+**ImageNet**, 1.28 million photographs, costs 1.28 M / (images per second). One core (an Intel Xeon, no other
+was tried) made 28 images of 500 × 375 pixels a second of processor time with ResNet-18, decoding included: 0.53
 core-days. Two workers on two cores were 1.80 times as fast as one. ``python -m benchmarks.ray_workers`` measures it.
 """
 
