@@ -24,7 +24,7 @@ def choose(net: Any, predicted: int | None) -> str:
             "Signal of",
             kinds,
             format_func=lambda key: KINDS[key],
-            default=None if "of" in st.session_state else kinds[0],
+            default=kinds[0],
             key="of",
             bind="query-params",
             required=True,
