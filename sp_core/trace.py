@@ -98,6 +98,15 @@ def single(output: Any) -> Tensor | None:
     return None
 
 
+def tensors_in(values: Any) -> list[Tensor]:
+    """All tensors in nested lists and tuples."""
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, (list, tuple)):
+        return [tensor for value in values for tensor in tensors_in(value)]
+    return []
+
+
 class LayerNames:
     """Gives each module call its layer name; made anew for every forward pass."""
 

@@ -19,6 +19,7 @@ from sp_core.shadows import mixes, windows
 from sp_core.shadows.call import Call, Node, attach, node_of
 from sp_core.shadows.shadow import Shadow, nothing, of_image
 from sp_core.shadows.table import ADAPTIVE, CONSTANT, MOVES, POINTWISE, RULES, SAME_SHAPE
+from sp_core.trace import tensors_in
 
 
 class OverBudget(Exception):  # not an error: what was found until then stays
@@ -63,7 +64,7 @@ class Follow(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        tensors = [] if self.paused else mixes.tensors_in([*args, *kwargs.values()])
+        tensors = [] if self.paused else tensors_in([*args, *kwargs.values()])
         if not any(self.shadow(tensor) is not None for tensor in tensors):
             return self._constant(function, args, kwargs)
         shapes = tuple(arg.shape if isinstance(arg, Tensor) else None for arg in args)

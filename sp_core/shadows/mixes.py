@@ -8,15 +8,7 @@ import torch
 from torch import Tensor
 
 from sp_core.shadows.shadow import HELD, MISALIGNED, Shadow, align, misaligned, nothing, reduce, union
-
-
-def tensors_in(values: Any) -> list[Tensor]:
-    """All tensors in nested lists and tuples."""
-    if isinstance(values, Tensor):
-        return [values]
-    if isinstance(values, (list, tuple)):
-        return [tensor for value in values for tensor in tensors_in(value)]
-    return []
+from sp_core.trace import tensors_in
 
 
 def elementwise(call: Any) -> Any:

@@ -1,0 +1,93 @@
+"""Which activations must overwrite their inputs, because the network reads an input again after it was overwritten.
+
+``nn.ReLU(inplace=True)`` is nearly always only a saving of memory, and then it can be turned off, so that a map which
+somebody holds is not overwritten. But ``self.relu(x); return x`` and ``x + self.relu(x)`` compute something else
+without it: there a later operation reads what the activation was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
+
+from sp_core.trace import input_dtype, private_copy, tensors_in
+
+# These ask a tensor what it is like, and read none of its values.
+_ASKS = {"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_contiguous", "__len__", "ndimension"}
+_ASKS |= {"untyped_storage", "is_meta"}
+
+
+class _Readers(TorchFunctionMode):
+    """Notes which of the ``overwritten`` storages are read: storage id to module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.overwritten: dict[int, nn.Module] = {}
+        self.held: list[Tensor] = []  # storages stay alive, or another's could get the same address
+        self.needed: list[nn.Module] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Iterable[type], args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.overwritten and getattr(func, "__name__", "") not in _ASKS:
+            self.read([*args, *kwargs.values()])
+        if func is F.batch_norm and args[0].is_meta and not kwargs.get("training"):
+            return torch.empty_like(args[0])  # its meta kernel takes longer than all the rest of the network
+        return func(*args, **kwargs)
+
+    def read(self, values: Any) -> None:
+        """Note that ``values`` are read."""
+        for tensor in tensors_in(values):
+            module = self.overwritten.get(tensor.untyped_storage()._cdata)
+            if module is not None:
+                self.needed.append(module)
+
+
+def needed_in_place(module: nn.Module, input_size: tuple[int, int, int]) -> set[str]:
+    """Names of the submodules with ``inplace=True`` whose inputs are read again after they ran.
+
+    One pass on the meta device, with all of them turned off. A network that cannot be run there has none that are
+    known of.
+
+    >>> class Again(nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.one, self.two = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+    ...     def forward(self, x):
+    ...         x = self.one(x * 2)
+    ...         self.two(x)
+    ...         return x
+    >>> needed_in_place(Again(), (3, 8, 8))
+    {'two'}
+    """
+    clone = private_copy(module, to="meta").eval()
+    parts = {part: name for name, part in clone.named_modules() if getattr(part, "inplace", None) is True}
+    if not parts:
+        return set()
+    mode = _Readers()
+
+    def ran(part: nn.Module, inputs: Any, output: Any) -> None:
+        made = {tensor.untyped_storage()._cdata for tensor in tensors_in([output])}
+        for tensor in tensors_in(list(inputs)):
+            storage = tensor.untyped_storage()._cdata
+            if storage not in made:  # dropout that is off gives back what it was given
+                mode.held.append(tensor)
+                mode.overwritten[storage] = part
+
+    for part in parts:
+        part.inplace = False  # type: ignore[assignment]
+        part.register_forward_hook(ran)
+    images = torch.empty(1, *input_size, dtype=input_dtype(module), device="meta")
+    try:
+        with torch.no_grad(), mode:
+            output = clone(images)
+        mode.read([output])
+    except Exception:  # noqa: BLE001 - a network may do anything on the meta device; that it was run is not promised
+        return set()
+    return {parts[part] for part in mode.needed}
