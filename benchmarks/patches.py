@@ -101,7 +101,7 @@ def crp(net: sp.Network, data: Decoded, count: int = 24) -> tuple[float, int]:
         concepts = {name: ChannelConcept() for name in layers}
         seen = FeatureVisualization(CondAttribution(net.clone()), pairs, concepts, path=folder)
         began = time.thread_time()
-        seen.run_distributed(EpsilonPlusFlat([ResNetCanonizer()]), 0, count, batch_size=4)
+        seen.run_distributed(EpsilonPlusFlat(canonizers=[ResNetCanonizer()]), 0, count, batch_size=4)
         return (time.thread_time() - began) / count, len(layers)
 
 
