@@ -22,7 +22,7 @@ PAGES = {
     "neighbours": "Neighbours",
     "patches": "Maximally activating patches",
     "backprop": "backprop",
-    "synthesis": "Gradient ascent",
+    "synthesis": "Ascent and DeepDream",
     "architectures": "Architectures",
     "receptive_fields": "Receptive",
     "weights": "Weight matrices",
