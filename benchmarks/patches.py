@@ -21,7 +21,7 @@ import torch
 
 import sp_core as sp
 from benchmarks import record
-from sp_core.network import in_place
+from sp_core.overwriting import in_place
 from sp_core.patches import build
 
 CASES = (

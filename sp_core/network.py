@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sp_core import images as pictures
 from sp_core.errors import SpError
-from sp_core.overwriting import needed_in_place
+from sp_core.overwriting import frozen
 from sp_core.trace import Layer, input_dtype, private_copy, single, trace_layers
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -113,7 +113,7 @@ class Network:
 
     def __post_init__(self) -> None:
         self._check_feeding()
-        self.module = _frozen(self.module, self.input_size)
+        self.module = frozen(self.module, self.input_size)
 
     def _check_feeding(self) -> None:
         size = tuple(int(side) for side in self.input_size)
@@ -335,30 +335,6 @@ def _size(asked: int | Sequence[int], channels: int, name: str) -> tuple[int, in
             f"got {'×'.join(map(str, sides))}."
         )
     return channels, sides[0], sides[1]
-
-
-def _frozen(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
-    """A copy of ``module`` that shares the memory of its weights but none of its state."""
-    needed = needed_in_place(module, input_size)
-    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
-    memo |= {id(b): b.detach() for b in module.buffers()}
-    clone = private_copy(module, memo=memo).eval()
-    for name, part in clone.named_modules():
-        if getattr(part, "inplace", None) is True and name not in needed:
-            part.inplace = False  # type: ignore[assignment] # a captured map must not be overwritten after it
-            part.was_inplace = True  # type: ignore[assignment]
-    return clone
-
-
-def in_place(clone: nn.Module) -> nn.Module:
-    """Let a private copy's activations overwrite their inputs again, where the network's author did.
-
-    For passes that are done with a map before the next layer runs: a tenth of the time, in networks of small kernels.
-    """
-    for part in clone.modules():
-        if getattr(part, "was_inplace", False):
-            part.inplace = True  # type: ignore[assignment]
-    return clone
 
 
 def predict(net: Network, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which activations must overwrite their inputs, because the network reads an input again after it was overwritten.
+"""A network made safe to share, and which of its activations must overwrite what they are given.
 
 ``nn.ReLU(inplace=True)`` is nearly always only a saving of memory, and then it can be turned off, so that a map which
 somebody holds is not overwritten. But ``self.relu(x); return x`` and ``x + self.relu(x)`` compute something else
@@ -16,6 +16,31 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from sp_core.trace import input_dtype, private_copy, tensors_in
+
+
+def frozen(module: nn.Module, input_size: tuple[int, int, int]) -> nn.Module:
+    """A copy of ``module`` that shares the memory of its weights but none of its state."""
+    needed = needed_in_place(module, input_size)
+    memo: dict[int, Any] = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in module.parameters()}
+    memo |= {id(b): b.detach() for b in module.buffers()}
+    clone = private_copy(module, memo=memo).eval()
+    for name, part in clone.named_modules():
+        if getattr(part, "inplace", None) is True and name not in needed:
+            part.inplace = False  # type: ignore[assignment] # a captured map must not be overwritten after it
+            part.was_inplace = True  # type: ignore[assignment]
+    return clone
+
+
+def in_place(clone: nn.Module) -> nn.Module:
+    """Let a private copy's activations overwrite their inputs again, where the network's author did.
+
+    For passes that are done with a map before the next layer runs: a tenth of the time, in networks of small kernels.
+    """
+    for part in clone.modules():
+        if getattr(part, "was_inplace", False):
+            part.inplace = True  # type: ignore[assignment]
+    return clone
+
 
 # These ask a tensor what it is like, and read none of its values.
 _ASKS = {"__get__", "size", "dim", "numel", "stride", "is_floating_point", "is_contiguous", "__len__", "ndimension"}

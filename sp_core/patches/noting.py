@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sp_core.network import Network, in_place
+from sp_core.network import Network
+from sp_core.overwriting import in_place
 from sp_core.patches.plan import rising
 from sp_core.trace import LayerNames, layer_name, single
 
