@@ -57,27 +57,28 @@ def network(name: str, side: int) -> sp.Network:
     return sp.Network(getattr(torchvision.models, name.split(":")[1])(), name=name, input_size=(3, side, side))
 
 
-def turns(net: sp.Network, data: Decoded, batch: int) -> tuple[float, float, int]:
-    """Seconds of the bare passes and of the index over the same images, batch by batch in turn; bytes of the index.
+def turns(net: sp.Network, data: Decoded, batch: int) -> tuple[float, float, float, int]:
+    """Seconds of bare passes, of bare ones in place and of the index over the same images, in turn; its bytes.
 
+    The network that viewers share does not overwrite maps; in place, its activations do, where its author let them.
     What is planned once (receptive fields, which layer follows which) was cached by the call before.
     """
     clock = time.thread_time
-    bare = index = 0.0
-    module = in_place(net.clone())  # as its author wrote it
+    bare, index, modules = [0.0, 0.0], 0.0, (net.module, in_place(net.clone()))
     with tempfile.TemporaryDirectory() as folder:
         records, done = sp.build_patch_index(net, data, folder), 0
         while done < len(data):
             began = clock()
             there = next(records).done
             index += clock() - began
-            began = clock()
-            with torch.no_grad():
-                for first in range(done, there, batch):
-                    module(net.normalise(data.batch(first, min(first + batch, there))[0]))
-            bare += clock() - began
+            for which, module in enumerate(modules):
+                began = clock()
+                with torch.no_grad():
+                    for first in range(done, there, batch):
+                        module(net.normalise(data.batch(first, min(first + batch, there))[0]))
+                bare[which] += clock() - began
             done = there
-        return bare, index, sum(path.stat().st_size for path in Path(folder).iterdir())
+        return *bare, index, sum(path.stat().st_size for path in Path(folder).iterdir())
 
 
 def crp(net: sp.Network, data: Decoded, count: int = 24) -> tuple[float, int]:
@@ -137,20 +138,15 @@ def main() -> None:
         batch = build.identify(net, data, 9, None, None)["settings"]["batch"]
         sp.predict(net, data.batch(0, batch)[0])
         found = [turns(net, data, batch) for _ in range(args.runs)]
-        ratios = sorted(index / forward for forward, index, _ in found)
-        ratio = statistics.median(ratios)
-        forward = statistics.median(bare for bare, _, _ in found) / len(data) * 1000
-        size = found[0][2]
-        print(f"{name:28} {forward:6.1f} ms/image bare, index / bare {ratio:5.3f}, {size / 1e6:5.2f} MB", flush=True)
-        details[name] = {
-            "images": len(data),
-            "batch": batch,
-            "ms an image, bare": forward,
-            "ratios": ratios,
-            "bytes": size,
-        }
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        lines.append(record.line(f"patch index, {name}", "the bare forward passes", ratio, spread, "1.25"))
+        forward = statistics.median(bare for bare, *_ in found) / len(data) * 1000
+        details[name] = {"images": len(data), "batch": batch, "ms an image, bare": forward, "bytes": found[0][3]}
+        for which, beside, aim in ((1, "the same in place", ""), (0, "the bare forward passes", "1.25")):
+            ratios = sorted(row[2] / row[which] for row in found)
+            ratio = statistics.median(ratios)
+            details[name][f"ratios to {beside}"] = ratios
+            spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+            lines.append(record.line(f"patch index, {name}", beside, ratio, spread, aim))
+            print(f"{name:28} {forward:6.1f} ms/image bare, index / {beside} {ratio:5.3f} ({spread})", flush=True)
         if name == "torchvision:resnet18":
             lines += beside_crp(net, data, forward / 1000, forward / 1000 * ratio)
     setup = (
