@@ -62,8 +62,10 @@ class _Readers(TorchFunctionMode):
         kwargs = kwargs or {}
         if self.overwritten and getattr(func, "__name__", "") not in _ASKS:
             self.read([*args, *kwargs.values()])
-        if func is F.batch_norm and args[0].is_meta and not kwargs.get("training"):
-            return torch.empty_like(args[0])  # its meta kernel takes longer than all the rest of the network
+        if func is F.batch_norm:
+            return torch.empty_like(
+                args[0] if args else kwargs["input"]
+            )  # its meta kernel takes longer than all the rest of the network
         return func(*args, **kwargs)
 
     def read(self, values: Any) -> None:
@@ -91,10 +93,10 @@ def needed_in_place(module: nn.Module, input_size: tuple[int, int, int]) -> set[
     >>> needed_in_place(Again(), (3, 8, 8))
     {'two'}
     """
+    if not any(getattr(part, "inplace", None) is True for part in module.modules()):
+        return set()
     clone = private_copy(module, to="meta").eval()
     parts = {part: name for name, part in clone.named_modules() if getattr(part, "inplace", None) is True}
-    if not parts:
-        return set()
     mode = _Readers()
 
     def ran(part: nn.Module, inputs: Any, output: Any) -> None:

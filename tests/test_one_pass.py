@@ -1,10 +1,6 @@
 """One pass for the patch index and the features: the bytes of two passes, whoever is killed, stopped or behind."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +10,7 @@ from sp_core.cli import main
 from sp_core.errors import SpError
 from sp_core.nearest import Features, features
 from sp_core.patches import build, store
+from tests.killing import killed
 from tests.test_patches import Net, Noise, _net
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -134,17 +131,7 @@ for record in sp.build_patch_index(_net(), Noise(640), sys.argv[1] + "/index", 4
 
 def test_killed_by_a_signal_it_ends_with_the_same_bytes(net, tmp_path):
     apart = _apart(net, Noise(640), tmp_path / "apart")
-    child = subprocess.Popen(
-        [sys.executable, "-c", KILLED.format(root=str(ROOT)), str(tmp_path)], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        while int(child.stdout.readline()) < 200:
-            pass
-        time.sleep(0.013)  # somewhere inside a step
-        child.send_signal(signal.SIGKILL)
-    finally:
-        child.stdout.close()
-        child.wait()
+    killed(KILLED.format(root=str(ROOT)), str(tmp_path), past=200)
     there = min(sp.PatchIndex(tmp_path / "index").done, Features(tmp_path / "features").done)
     assert 128 <= there < 640, "it was killed in the middle, and both can be read"
     data = Noise(640)

@@ -1,11 +1,6 @@
 """The index of maximally activating patches against brute force, its laws, and what a kill leaves."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +14,7 @@ from sp_core.errors import SpError
 from sp_core.patches import build, merge, store, view
 from sp_core.patches.noting import first_maxima
 from sp_core.patches.tally import BINS, SAMPLES, Tally, grid
+from tests.killing import killed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -240,20 +236,7 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(net, tmp_path):
     """The child also says whether more than torch and its kin was imported: then its line is no number."""
     _build(net, Noise(240), tmp_path / "whole")
     code = KILLED.format(root=str(ROOT), tests=str(ROOT / "tests"))
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / "killed")],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
-    try:
-        while int(child.stdout.readline()) < 80:
-            pass
-        time.sleep(0.013)  # somewhere inside a step
-        child.send_signal(signal.SIGKILL)
-    finally:
-        child.stdout.close()
-        child.wait()
+    killed(code, str(tmp_path / "killed"), past=80)
     there = sp.PatchIndex(tmp_path / "killed")
     assert 0 < there.done < 240, "it was killed in the middle, and can be read"
     data = Noise(240)

@@ -31,7 +31,8 @@ def spread(count: int, small: bool) -> range:
 
 def code(here: Selection, source: str) -> str:
     """The Python that takes the same images; a folder or an upload stands under its own path there."""
-    images, rows = data.dataset(source), spread(len(data.dataset(source)), is_small(here.net))
+    images = data.dataset(source)
+    rows = spread(len(images), is_small(here.net))
     named = source if source.startswith("textures") else f"PATH OF {data.label(source)}"
     return (
         f"images = sp.datasets.open({named!r}, count={len(images)})\n"

@@ -107,12 +107,11 @@ class Rise:
     """A layer whose largest value is made of that of ``before``, whose very output it is given.
 
     ``turned`` bool ``[channels]``: those in which the order of the values is turned round or lost, by a scale of a
-    normalisation that is not above 0; ``searched``: whether there are any.
+    normalisation that is not above 0.
     """
 
     before: str
     turned: Tensor
-    searched: bool
 
 
 def rising(net: Network, layers: Iterable[str]) -> dict[str, Rise]:
@@ -135,7 +134,7 @@ def rising(net: Network, layers: Iterable[str]) -> dict[str, Rise]:
         elif not _clips(part):
             continue
         if net.layer(name).is_map:
-            found[name] = Rise(before, turned, bool(turned.any()))
+            found[name] = Rise(before, turned)
     return found
 
 

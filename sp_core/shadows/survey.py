@@ -13,7 +13,7 @@ from sp_core.shadows.field import Extent, ReceptiveField
 from sp_core.shadows.follow import OverBudget, follow
 from sp_core.shadows.law import AxisLaw, axis_law
 from sp_core.shadows.shadow import EMPTY, HELD, MISALIGNED, Shadow
-from sp_core.trace import Layer, private_copy, run_layers, with_axes
+from sp_core.trace import Layer, input_dtype, private_copy, run_layers, with_axes
 
 # How much larger the larger images are. Multiples of 512 and 3 keep every padding of the real size, also where it
 # depends on the parity of a map (TensorFlow's "SAME").
@@ -50,9 +50,8 @@ def _run(
     """Run ``clone``, a copy on the meta device; without one, a copy of the network where it is."""
     channels, height, width = net.input_size
     extent = (height + grow, width + grow)
-    dtype = next((p.dtype for p in net.module.parameters() if p.is_floating_point()), torch.float32)
     device = net.device if clone is None else "meta"
-    image = torch.zeros(1, channels, *extent, device=device, dtype=dtype)
+    image = torch.zeros(1, channels, *extent, device=device, dtype=input_dtype(net.module))
     grids: dict[str, Shadow | None] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     one_image: dict[tuple[int, ...], tuple[Shadow, Shadow]] = {}  # keeps the first alive, so that its id stays its own

@@ -75,13 +75,11 @@ class Runner:
         self._dtype = input_dtype(net.module)
 
     def prepare(self, images: Tensor, layers: Iterable[str]) -> None:
-        """Make the copy of a rough runner quick: normalisations folded, weights rounded.
+        """Make a rough runner's copy quick, before its first pass: normalisations folded, weights rounded.
 
         A convolution may be read by others than the normalisation that follows it. So the folded copy is used only if
         it gives the same ``layers`` of ``images``, in float32.
         """
-        if not self.low:
-            return
         folded = _folded(self._net, layers)
         inputs = self._net.normalise(images)
         with torch.no_grad():
