@@ -27,7 +27,7 @@ from sp_core.errors import SpError
 
 DEADLINE = 4.0  # seconds; with what it takes to stop a helper on a busy machine, an answer is there within 5
 STARTING = 60.0  # seconds for our own code to be imported, on a busy machine
-AT_ONCE = 4
+AT_ONCE = max(4, os.cpu_count() or 1)
 
 _turns = threading.BoundedSemaphore(AT_ONCE)
 _idle: list[_Helper] = []

@@ -1,5 +1,6 @@
 """The index of maximally activating patches against brute force, its laws, and what a kill leaves."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from torch import nn
 
 import sp_core as sp
 from sp_core import datasets
+from sp_core.datasets import passes
 from sp_core.errors import SpError
-from sp_core.patches import build, merge, store, view
+from sp_core.patches import build, extremes, merge, store, view
+from sp_core.patches.counting import Counting
 from sp_core.patches.noting import first_maxima
 from sp_core.patches.tally import BINS, SAMPLES, Tally, grid
 from tests.killing import killed
@@ -307,6 +310,50 @@ def test_damaged_pictures_are_passed_over_and_counted(net, tmp_path):
     assert [p.image for p in index.top("stem:0")] == np.argsort(-maxima[:, 0], kind="stable")[:4].tolist()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_finds_what_the_cpu_finds_and_goes_on_with_the_same_bytes(tmp_path):
+    precise = torch.backends.cudnn.conv.fp32_precision
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    try:
+        nets = [_net(), sp.Network(_net().clone().cuda(), name="tiny", input_size=(3, 12, 12))]
+        cpu, gpu = (_build(n, Noise(700), tmp_path / n.device.type, batch=64)[0] for n in nets)
+        for layer in LAYERS:
+            for channel in range(cpu.channels(layer)):
+                for which in ("best", "worst", "random"):
+                    a, b = (index.patches(f"{layer}:{channel}", which) for index in (cpu, gpu))
+                    if layer != "relu#2":  # some of its channels are 0 on most images: their order is any
+                        assert [p.image for p in a] == [p.image for p in b]
+                    values = [[p.activation for p in side] for side in (a, b)]
+                    np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-5)
+                np.testing.assert_allclose(
+                    *(i.class_profile(f"{layer}:{channel}") for i in (cpu, gpu)), rtol=1e-4, atol=1e-5
+                )
+        steps = sp.build_patch_index(nets[1], Noise(700), tmp_path / "stopped", 4, batch=64)
+        assert [next(steps).done for _ in range(3)] == [64, 128, 192]
+        steps.close()
+        _build(nets[1], Noise(700), tmp_path / "stopped", batch=64)
+        assert _bytes(tmp_path / "stopped") == _bytes(tmp_path / "cuda")
+        for i, (start, stop) in enumerate(((0, 128), (128, 700))):
+            _build(nets[1], Noise(700), tmp_path / f"part{i}", batch=64, start=start, stop=stop)
+        merge(tmp_path / "part0", tmp_path / "part1", tmp_path / "merged")
+        assert _bytes(tmp_path / "merged") == _bytes(tmp_path / "cuda")
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = precise
+
+
+def test_reading_ahead_gives_the_same_blocks(net):
+    spans = [(0, 8), (8, 64), (64, 70)]
+    data = Noise(70, damaged={3, 17, 68})
+    found = list(passes.ahead(net, data, spans))
+    assert [block.end for block in found] == [8, 64, 70]
+    for block, (start, stop) in zip(found, spans, strict=True):
+        pixels, images, labels, bad = passes.read(net, data, start, stop)
+        assert torch.equal(block.pixels, pixels) and torch.equal(block.images, images)
+        assert torch.equal(block.labels, labels) and block.bad == bad
+    first = next(passes.ahead(net, data, ((i, i + 8) for i in itertools.count(0, 8))))
+    assert first.end == 8, "it does not read to the end before it gives the first"
+
+
 def test_the_network_is_left_as_it_was(net, tmp_path):
     before = net.fingerprint
     steps = sp.build_patch_index(net, Noise(30), tmp_path, 4, batch=8)
@@ -349,7 +396,17 @@ def test_dead_channel_has_its_mass_at_zero(tmp_path):
     assert index.dead("1") == (0,) and index.active_share("1:0") == 0
     assert index.percentile("1:0", 0.0) == 100 and index.percentile("1:0", -0.1) == 0
     assert {p.activation for p in index.top("1:0")} == {0.0}
-    assert [p.image for p in index.top("1:0")] == [0, 1, 2, 3], "a tie goes to the earlier image"
+    closest = [p.image for p in index.top("0:0")]
+    assert [p.image for p in index.top("1:0")] == closest, "through a rectifier, equal ones are in its input's order"
+
+
+def test_equal_values_are_in_the_order_of_the_images(tmp_path):
+    conv = nn.Conv2d(3, 2, 1)
+    conv.weight.data.zero_()
+    conv.bias.data[0] = 0.0
+    index, _ = _build(sp.Network(nn.Sequential(conv), input_size=(3, 12, 12)), Noise(40), tmp_path)
+    for found in (index.top("0:0"), index.bottom("0:0")):
+        assert [p.image for p in found] == [0, 1, 2, 3] and {p.activation for p in found} == {0.0}
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e20])
@@ -363,12 +420,47 @@ def test_histogram_counts_every_value_in_its_cell_in_any_order(scale, offset):
     if offset == 0:
         assert cells.max() >= BINS // 2 - 1, "the cells are no wider than they must be"
     for order in (torch.arange(300), torch.randperm(300)):
-        tally = Tally(1, 3, 0)
+        counting = Counting(Tally(1, 3, 0))
         for part in order.split(37):
             part = part.sort().values
-            tally.add(values[part][:, None], torch.zeros(len(part), 1), part, torch.full_like(part, -1), None)
+            none = torch.full_like(part, -1)
+            counting.add(values[part][:, None], torch.zeros(len(part), 1).int(), part.int(), none, None)
+        tally = counting.put_back()
         assert torch.equal(tally.arrays["sketch"][0].long(), torch.bincount(cells, minlength=BINS))
     assert SAMPLES <= 64
+
+
+def test_histogram_of_a_value_that_is_constant_at_first():
+    """The first block's range is empty; the next one's begins below it."""
+    counting, first, second = Counting(Tally(1, 3, 0)), torch.full((40, 1), 0.5), torch.linspace(0.4, 0.5, 60)[:, None]
+    for start, values in ((0, first), (40, second)):
+        numbers = torch.arange(start, start + len(values)).int()
+        none = torch.full_like(numbers, -1)
+        counting.add(values, torch.zeros_like(values).int(), numbers, none, None)
+    a = counting.put_back().arrays
+    cells = (torch.cat([first, second])[:, 0].double() / 2.0 ** int(a["sketch_level"])).floor().long()
+    counts = torch.bincount(cells - int(a["sketch_first"]), minlength=BINS)
+    assert torch.equal(a["sketch"][0].long(), counts)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("bottom", [False, True])
+def test_sorting_all_keeps_what_sorting_few_keeps(bottom, device):
+    """What a GPU does; many values are equal, some are zero, and at first there are fewer than are kept."""
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    sides = []
+    for put, where in ((extremes.put, "cpu"), (extremes.sort_all, device)):
+        torch.manual_seed(3)
+        kept = (torch.full((50, 9), torch.inf if bottom else -torch.inf), torch.full((50, 9), -1), torch.zeros(50, 9))
+        kept = (kept[0].to(where), kept[1].int().to(where), kept[2].int().to(where))
+        for images in torch.arange(200).int().split((3, 4, 33, 60, 100)):
+            values = (torch.randn(50, len(images)) * 3).round() / 4 + 0.0
+            places = torch.randint(0, 900, values.shape).int()
+            put(kept, values.to(where), places.to(where), images.to(where), bottom)
+        sides.append([array.cpu() for array in kept])
+    for a, b in zip(*sides, strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("trend", [0.0, 1.0, -1.0])
@@ -376,9 +468,10 @@ def test_tally_keeps_what_sorting_everything_keeps(trend):
     """Few values, so that many are equal; zeros of both signs; with a trend each block replaces all that was kept."""
     values = (torch.randn(300, 40) * 2 + trend * torch.arange(300)[:, None] / 20).round() / 2
     values[::3] *= -1.0 if trend == 0 else 1.0
-    places, tally = torch.randint(0, 999, values.shape), Tally(40, 5, 0)
+    places, counting = torch.randint(0, 999, values.shape).int(), Counting(Tally(40, 5, 0))
     for part in torch.arange(300).split(64):
-        tally.add(values[part], places[part], part, torch.full_like(part, -1), None)
+        counting.add(values[part], places[part], part.int(), torch.full_like(part, -1), None)
+    tally = counting.put_back()
     for side, sign in (("top", -1), ("bottom", 1)):
         order = np.argsort(sign * values.numpy(), axis=0, kind="stable")[:5]
         assert np.array_equal(tally.arrays[f"{side}_image"].T, order)
@@ -453,7 +546,7 @@ def test_wrong_arguments_and_damaged_files(net, tmp_path):
     with pytest.raises(SpError, match="damaged"):
         sp.PatchIndex(tmp_path)
     (tmp_path / "index.json").write_text('{"schema": 99}')
-    with pytest.raises(SpError, match="has format 99, this program reads 1"):
+    with pytest.raises(SpError, match="has format 99, this program reads 2"):
         sp.PatchIndex(tmp_path)
 
 

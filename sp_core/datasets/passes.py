@@ -5,8 +5,11 @@ Two passes that cut their images alike put out the same bits, so the rule stands
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +21,8 @@ from sp_core.network import Network
 
 BLOCK = 64  # images that are read, and whose answers are kept, at once
 GPU_BATCH = 128  # images a forward pass on a GPU
+PIECE = 16  # images that one thread reads at a time
+AHEAD = 2  # pieces that are read, or wait to be used, for each thread
 
 
 def batch_size(net: Network) -> int:
@@ -86,12 +91,45 @@ class Block:
 
 
 def blocks(net: Network, dataset: Any, done: int, stop: int, grid: int) -> Iterator[Block]:
-    """The images from ``done`` to ``stop``, cut at multiples of a block. The first one is short: a picture at once."""
-    block = block_size(grid)
+    """The images from ``done`` to ``stop``, cut at multiples of a block. The first one is short: a picture at once.
+
+    Beside a GPU the processor reads ahead (:func:`ahead`); without one it has the network to run.
+    """
+    spans = _spans(done, stop, grid, block_size(grid))
+    if net.device.type != "cpu":
+        yield from ahead(net, dataset, spans)
+        return
+    for first, end in spans:
+        yield Block(*read(net, dataset, first, end), end)
+
+
+def ahead(net: Network, dataset: Any, spans: Iterable[tuple[int, int]]) -> Iterator[Block]:
+    """The blocks of ``spans`` (first image, one past the last), read by as many threads as torch has."""
+    readers = torch.get_num_threads()
+    pool = ThreadPoolExecutor(readers)
+    waiting: deque[tuple[int, list[Future[Any]]]] = deque()
+    try:
+        for start, end in spans:
+            pieces = [(first, min(first + PIECE, end)) for first in range(start, end, PIECE)]
+            waiting.append((end, [pool.submit(read, net, dataset, *piece) for piece in pieces]))
+            while sum(len(parts) for _, parts in waiting) > AHEAD * readers:
+                yield _joined(*waiting.popleft())
+        while waiting:
+            yield _joined(*waiting.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _spans(done: int, stop: int, grid: int, block: int) -> Iterator[tuple[int, int]]:
     end = min((done // grid + 1) * grid, stop)
     while done < stop:
-        yield Block(*read(net, dataset, done, end), end)
+        yield done, end
         done, end = end, min((end // block + 1) * block, stop)
+
+
+def _joined(end: int, parts: list[Future[Any]]) -> Block:
+    pixels, images, labels, bad = zip(*(part.result() for part in parts), strict=True)
+    return Block(torch.cat(pixels), torch.cat(images), torch.cat(labels), list(chain(*bad)), end)
 
 
 def network_facts(net: Network) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from sp_core.nearest.plan import describe
 from sp_core.nearest.recorder import Recorder
 from sp_core.network import Network
 from sp_core.patches import store
+from sp_core.patches.counting import Counting
 from sp_core.patches.noting import Notes
 from sp_core.patches.plan import check_same, identify
 
@@ -175,20 +176,27 @@ class _Pass:
     def __init__(self, net: Network, state: store.State) -> None:
         self.net, self.state = net, state
         self.notes = Notes(net, state.columns)
+        self.counting = Counting(state.tally, store.source(state.header["layers"]), net.device)
 
     def count(self, images: Tensor, labels: Tensor, first: int = 0) -> None:
         """Take what was noted of ``images``, the first of which is row ``first`` of the block, into the tallies."""
         if not len(images):
             return
         state = self.state
-        maxima, places = self.notes.read(slice(first, first + len(images)))
+        heard, places = self.notes.read(slice(first, first + len(images)))
+        maxima = self.notes.rise(heard)
         self._check(maxima, images)
-        state.tally.add(maxima, places, images, labels, state.sample.add(images))
+        self.counting.add(maxima, places, images, labels, state.sample.add(images))
         state.images += len(images)
         known = labels[labels >= 0]
         state.class_counts += torch.bincount(known, minlength=len(state.class_counts))
         state.kept = torch.cat([state.kept, images.int()])
         state.labels = torch.cat([state.labels, labels.int()])
+
+    def save(self, folder: Path | None) -> None:
+        """Bring the tallies of ``state`` up to date, and write it where there is a folder."""
+        self.counting.put_back(self.notes.rise)
+        save(folder, self.state)
 
     def _check(self, maxima: Tensor, images: Tensor) -> None:
         if bool(maxima.sum().isfinite()) or bool(maxima.isfinite().all()):  # a finite sum has finite terms
@@ -254,7 +262,7 @@ def _run(
             now = time.monotonic()
             saved = state.done >= stop or now - saved_at > max(SAVE_SECONDS, SAVE_SHARE * cost)
             if saved:
-                save(folder, state)
+                job.save(folder)
                 saved_at = time.monotonic()
                 cost = saved_at - now
             yield Progress(edge, stop, time.monotonic() - began, fresh, saved, state.skipped_count)
@@ -263,7 +271,7 @@ def _run(
             take(block, edge)
             saved = False
         if not saved:
-            save(folder, state)
+            job.save(folder)
         raise
 
 

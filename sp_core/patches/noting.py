@@ -27,7 +27,7 @@ class Notes:
 
     Args:
         net: the network; it is not touched.
-        columns: where the channels of each layer stand in what :meth:`read` gives.
+        columns: where the channels of each layer stand in what :meth:`rise` gives.
 
     ``clone`` is the private copy that :meth:`note` runs.
     """
@@ -74,25 +74,25 @@ class Notes:
         self.pieces.clear()
 
     def read(self, rows: slice) -> tuple[Tensor, Tensor]:
-        """Maxima float32 and places int32 ``[images, channels]`` of ``rows`` of the block, on the CPU."""
-        parts = [torch.as_tensor(array[rows]).split([*self.heard.values()], 1) for array in self.block]
-        pieces = {name: [part[k] for part in parts] for k, name in enumerate(self.heard)}
-        found: dict[str, list[Tensor]] = {}
-        with torch.no_grad():
-            for name in self.columns:  # in order of execution
-                rise = self.rising.get(name)
-                if rise is None:
-                    found[name] = pieces[name]
-                    continue
-                value, place = found[rise.before]
-                part = self.net.module.get_submodule(name.split("#")[0])  # overwrites nothing
-                found[name] = [part.forward(value[:, :, None, None])[:, :, 0, 0], place]
-                if name in pieces:  # channels that are turned round were looked for in the map itself
-                    found[name][1] = place.clone()
-                    for array, searched in zip(found[name], pieces[name], strict=True):
-                        array[:, rise.turned] = searched
-        maxima, places = (torch.cat([found[name][which] for name in self.columns], 1).cpu() for which in (0, 1))
+        """Maxima float32 and places int32 ``[images, heard channels]`` of ``rows`` of the block, on the device."""
+        maxima, places = (torch.as_tensor(array[rows]) for array in self.block)
         return maxima, places
+
+    @torch.no_grad()
+    def rise(self, values: Tensor) -> Tensor:
+        """What all channels make of values ``[n, heard channels]``: ``[n, channels]``."""
+        pieces = dict(zip(self.heard, values.to(self.net.device).split([*self.heard.values()], 1), strict=True))
+        found: dict[str, Tensor] = {}
+        for name in self.columns:  # in order of execution
+            rise = self.rising.get(name)
+            if rise is None:
+                found[name] = pieces[name]
+                continue
+            part = self.net.module.get_submodule(name.split("#")[0])  # overwrites nothing
+            found[name] = part.forward(found[rise.before][:, :, None, None])[:, :, 0, 0]
+            if name in pieces:  # channels that are turned round were looked for in the map itself
+                found[name][:, rise.turned] = pieces[name]
+        return torch.cat([found[name] for name in self.columns], 1)
 
     def _hear(self, part: nn.Module, _inputs: Any, output: Any) -> None:
         name = layer_name(*self.names.next(part))

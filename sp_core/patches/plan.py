@@ -86,6 +86,12 @@ def _layers(net: Network, wanted: Iterable[str] | None) -> list[dict[str, Any]]:
         if layer.is_map and layer.name in known_fields:
             row["field"] = known_fields[layer.name]
         rows.append(row)
+    names = [row["name"] for row in rows if "same_as" not in row]
+    risen = rising(net, names)
+    for row in rows:
+        if row["name"] in risen:
+            rise = risen[row["name"]]
+            row |= {"rises": rise.before, "turned": rise.turned.nonzero()[:, 0].tolist()}
     if not rows:
         raise SpError(f"{net.name} has no layer whose output is a map or a vector, so there is nothing to index.")
     return rows
@@ -119,7 +125,7 @@ def rising(net: Network, layers: Iterable[str]) -> dict[str, Rise]:
 
     Rectifiers that clip or scale, and normalisations by stored statistics: what they make of one value is, to the bit
     or the last one, what they make of it within a map. Where a rectifier makes many values equal, the place of the
-    largest is the one where its input is largest.
+    largest is the one where its input is largest, and the images come in the order of its input.
     """
     if input_dtype(net.module) != torch.float32:
         return {}

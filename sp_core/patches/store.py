@@ -24,7 +24,7 @@ from sp_core.disk import replace
 from sp_core.errors import SpError
 from sp_core.patches.tally import Sample, Tally
 
-SCHEMA = 1
+SCHEMA = 2
 NAMED_SKIPS = 20  # images that could not be read are counted; so many are named
 
 
@@ -85,7 +85,8 @@ class State:
         """
         held = len(self.sample.images)
         order = self.sample.add(later.sample.images)
-        self.tally.merge(later.tally, torch.arange(held) if order is None else order)
+        sampled = torch.arange(held) if order is None else order
+        self.tally.merge(later.tally, sampled, source(self.header["layers"]))
         self.done, self.images = later.done, self.images + later.images
         self.skipped = (self.skipped + later.skipped)[:NAMED_SKIPS]
         self.skipped_count += later.skipped_count
@@ -107,6 +108,26 @@ def columns(layers: list[dict[str, Any]]) -> dict[str, slice]:
         if "same_as" not in row:
             found[row["name"]] = slice(first, first + row["shape"][0])
             first += row["shape"][0]
+    return found
+
+
+def source(layers: list[dict[str, Any]]) -> Tensor:
+    """In whose order each channel's images are, itself or another: int64 ``[channels]``.
+
+    A layer that ``rises`` from another has that one's, but for the channels that are ``turned``; see
+    :func:`sp_core.patches.plan.rising`.
+
+    >>> source([{"name": "a", "shape": [3]}, {"name": "b", "shape": [3], "rises": "a", "turned": [1]}]).tolist()
+    [0, 1, 2, 0, 4, 2]
+    """
+    where = columns(layers)
+    found = torch.arange(max((of.stop for of in where.values()), default=0))
+    for row in layers:  # in order of execution: what one rises from is known before
+        if "rises" in row:
+            own = found[where[row["name"]]].clone()
+            found[where[row["name"]]] = found[where[row["rises"]]]
+            turned = torch.tensor(row["turned"], dtype=torch.int64)
+            found[where[row["name"]].start + turned] = own[turned]
     return found
 
 

@@ -120,10 +120,11 @@ def _optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.SGD:
 def _average(averaged: nn.Module, net: nn.Module, step: int, decay: float) -> None:
     """Move the running average of all weights and batch statistics a little towards the network."""
     decay = min(decay, (1 + step) / (10 + step))  # a young average forgets its random start sooner
-    for mean, value in zip(averaged.state_dict().values(), net.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(value, 1 - decay)
-        else:
+    pairs = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
+    means, values = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    torch._foreach_lerp_(means, values, 1 - decay)  # all at once: on a GPU a small network waits for its launches
+    for mean, value in pairs:
+        if not mean.is_floating_point():
             mean.copy_(value)  # the batch counter of batch normalisation
 
 
