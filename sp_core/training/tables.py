@@ -43,15 +43,15 @@ class Table:
     title: str
     source: str
     rows: tuple[Row, ...]
-    images: int
-    batch: int = 64
+    images: int = 250_000
+    batch: int = 128
     learning_rate: float = 0.1
 
     def recipe(self, row: Row, seed: int) -> Recipe:
         """How ``row`` is trained from ``seed``.
 
         >>> from dataclasses import replace
-        >>> replace(TABLES["symmetric"], images=6_400).recipe(TABLES["symmetric"].rows[0], seed=0).steps
+        >>> replace(TABLES["symmetric"], images=12_800).recipe(TABLES["symmetric"].rows[0], seed=0).steps
         100
         """
         if self.images < self.batch:
@@ -109,7 +109,6 @@ TABLES: dict[str, Table] = {
                 _symmetric("spatial average", "spatial-average", 9.70),
                 _symmetric("spatial and channel average", "spatial-channel-average", 10.20),
             ),
-            images=50_000,
         ),
         Table(
             "dirac",
@@ -123,7 +122,6 @@ TABLES: dict[str, Table] = {
                 Row("Dirac, 34 layers", "diracnet-34-1"),
                 Row("residual, 34 layers", "wrn-34-1"),
             ),
-            images=50_000,
         ),
         Table(
             "width",
@@ -134,7 +132,6 @@ TABLES: dict[str, Table] = {
                 Row("16 layers, width 2", "wrn-16-2"),
                 Row("40 layers, width 1", "wrn-40-1"),
             ),
-            images=50_000,
         ),
         Table(
             "groups",
@@ -147,14 +144,12 @@ TABLES: dict[str, Table] = {
                 Row("tree 4", "nin-cifar-tree4", {"batch_norm": True}, 8.53),
                 Row("column 4", "nin-cifar-column4", {"batch_norm": True}, 8.00),
             ),
-            images=20_000,
         ),
         Table(
             "exits",
             "Early exits: a small MSDNet",
             "Huang et al., Multi-scale dense networks, ICLR 2018 (larger ones)",
             tuple(Row(f"exit {i + 1}", "msdnet-cifar10-small", exit=i) for i in range(4)),
-            images=50_000,
         ),
         Table(
             "skips",
@@ -166,7 +161,6 @@ TABLES: dict[str, Table] = {
                 Row("56 layers, skips", "cifar-resnet56"),
                 Row("56 layers, none", "cifar-resnet56-noshort"),
             ),
-            images=50_000,
         ),
     )
 }
