@@ -104,6 +104,8 @@ def test_same_seed_same_dream_and_no_global_generator():
 def test_tiles_leave_no_seam_and_almost_the_same_gradient():
     """Away from the edges of tiles the gradient is that of the whole picture, for a channel (a mean over positions)."""
     net, image = convolutional(), picture(128, 160)
+    # Flat areas give a maximum in many places at once, and rounding, which differs with the size, chooses one.
+    image = (image + 0.02 * torch.randn(image.shape)).clamp(0, 1)
     whole = DreamSettings(target="3:5", octaves=1, steps=1, jitter=0, tile=160)
     tiled = DreamSettings(target="3:5", octaves=1, steps=1, jitter=0, tile=64)
     one, many = (next(iter(dream(net, image, settings))) for settings in (whole, tiled))

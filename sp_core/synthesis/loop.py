@@ -7,9 +7,10 @@ Nothing is kept on the network: its forward pass runs on a private copy, gradien
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ from torch import Tensor
 from sp_core.errors import SpError
 from sp_core.network import Network
 from sp_core.synthesis import transforms
-from sp_core.synthesis.objectives import Probe
+from sp_core.synthesis.objectives import Probe, together
 from sp_core.synthesis.parameterizations import Colours, Fourier, Maco, Parametrisation, Pixel, natural_magnitude
 from sp_core.synthesis.plan import Goal, Plan, make_plan
 from sp_core.synthesis.precision import Runner, quick_runner, widened
@@ -104,7 +105,7 @@ def ascend(
         raise SpError(f"`reference` must be [k] or [{len(plan.objectives)}, k]; got {list(reference.shape)}.")
     with _gradients():
         quick = quick_runner(net, settings.precision, plan.layers, plan.size)
-        work = _Work(net, plan, settings, quick, quick if not quick.low else Runner(net, low=False))
+        work = _Work(net, plan, settings, quick, quick if quick.exact else Runner(net))
         picture = _first_picture(work, examples, start)
     return _steps(work, picture, reference)
 
@@ -119,6 +120,11 @@ class _Work:
     quick: Runner
     exact: Runner
 
+    @cached_property
+    def at_once(self) -> Callable[[Probe], Tensor] | None:
+        """The values of all pictures in one look, where that is possible."""
+        return together(self.plan.objectives, self.settings.copies)
+
     def probe(self, images: Tensor, exact: bool = False) -> Probe:
         """Run the network on images in [0, 1], as far as the objectives look; ``exact`` in its own precision."""
         with BeforeReLU() if self.plan.before_relu else nullcontext() as before:
@@ -127,6 +133,8 @@ class _Work:
 
     def values(self, probe: Probe) -> Tensor:
         """The objective of each picture, ``[n]``."""
+        if self.at_once is not None:
+            return self.at_once(probe)
         copies, found = self.settings.copies, []
         parts = probe.split(copies) if len(self.plan.objectives) > 1 else [probe]
         for objective, part in zip(self.plan.objectives, parts, strict=True):

@@ -10,7 +10,7 @@ After Lucid's objectives (Olah et al., Feature Visualization, Distill 2017). Eve
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -60,11 +60,14 @@ class Objective:
         name: as a person reads it.
         layers: the layers it looks at.
         value: probe to ``[n]``.
+        channel: (layer, channel, before its ReLU) if the value is the mean of one channel. Many such objectives, each
+            of its own pictures, are looked at in one go (:func:`together`).
     """
 
     name: str
     layers: frozenset[str]
     value: Callable[[Probe], Tensor]
+    channel: tuple[str, int, bool] | None = None
 
     def __call__(self, probe: Probe) -> Tensor:
         """The objective of each image, ``[n]``."""
@@ -94,7 +97,25 @@ def channel(layer: str, index: int, before_relu: bool = False) -> Objective:
         values = _maps(probe, layer, before_relu)[:, index]
         return values.reshape(len(values), -1).mean(1)
 
-    return Objective(f"{layer}:{index}", frozenset({layer}), value)
+    return Objective(f"{layer}:{index}", frozenset({layer}), value, (layer, index, before_relu))
+
+
+def together(objectives: Sequence[Objective], copies: int) -> Callable[[Probe], Tensor] | None:
+    """The values of ``copies`` pictures of each objective, one objective after another, where one look gives them.
+
+    That is where all are means of channels of one layer: a map is then cut, and its gradient written, only once.
+    """
+    asked = [objective.channel for objective in objectives if objective.channel is not None]
+    if len(asked) < len(objectives) or len({one[::2] for one in asked}) != 1:
+        return None
+    layer, _, before_relu = asked[0]
+    rows = torch.arange(len(asked) * copies)
+    channels = torch.tensor([one[1] for one in asked]).repeat_interleave(copies)
+
+    def values(probe: Probe) -> Tensor:
+        return _maps(probe, layer, before_relu)[rows, channels].reshape(len(rows), -1).mean(1)
+
+    return values
 
 
 def neuron(layer: str, index: int, position: tuple[int, int] | None = None, before_relu: bool = False) -> Objective:

@@ -1,10 +1,13 @@
-"""Steps in bfloat16: half the bytes, and on processors with matrix units several times the speed.
+"""Quick steps: a private copy of the network that computes the same with less reading and writing, and in bfloat16.
 
-A step of gradient ascent asks only for a direction, of which the transforms change far more than rounding does. So the
-convolutions and matrix products of a step may be computed with 8 significant bits (Micikevicius et al. 2018, "Mixed
-precision training"); the picture itself, its parameters, the objective and Adam stay in float32, and what was reached
-is measured in float32 at the end. Pictures lie channels last, as the kernels for bfloat16 want them, and normalisations
-are folded into the convolutions before them, because what is left of a step's time is reading and writing maps.
+What a step of gradient ascent costs beside its products is maps that are written and read again. So normalisations are
+folded into the convolutions before them, and on the CPU pictures and weights lie channels last, as its kernels want
+them: the same function up to rounding, with less to do.
+
+A step asks only for a direction, of which the transforms change far more than rounding does. So on processors with
+matrix units its products are computed with 8 significant bits (Micikevicius et al. 2018, "Mixed precision training");
+the picture itself, its parameters, the objective and Adam stay in float32. Whatever the steps were computed with, what
+was reached is measured at the end on the network as it is.
 """
 
 from __future__ import annotations
@@ -30,29 +33,43 @@ def quick_runner(net: Network, precision: str, layers: Iterable[str], size: tupl
     """What computes the steps: for ``"auto"`` in bfloat16 where that is fast, on CPUs with matrix units (AMX).
 
     It is tried forward and backward on a random picture of ``size`` (h, w): where an operation of the network does not
-    take bfloat16, ``"auto"`` stays with the network's own precision.
+    take bfloat16, ``"auto"`` stays with float32, and where one does not take pictures that lie channels last, with the
+    network as it is. So do networks of another precision, and on a GPU those in float32.
 
     Raises:
         SpError: ``"bfloat16"`` was asked for, which the network does not run in.
     """
-    auto = precision == "auto"
-    if precision == "float32" or (auto and not (net.device.type == "cpu" and _has_matrix_units())):
-        return Runner(net, low=False)
-    why = f"its weights are {input_dtype(net.module)}"
-    if input_dtype(net.module) == torch.float32:
-        shape = (1, net.input_size[0], *size)
-        image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(net.device)
+    plain, layers, on_cpu = Runner(net), list(layers), net.device.type == "cpu"
+    if input_dtype(net.module) != torch.float32:
+        if precision == "bfloat16":
+            raise _not_in_bfloat16(net, f"its weights are {input_dtype(net.module)}")
+        return plain
+    if precision == "bfloat16" or (precision == "auto" and on_cpu and _has_matrix_units()):
         try:
-            runner = Runner(net, low=True)
-            runner.prepare(image, layers)
-            maps = runner(image.requires_grad_(), layers)
-            torch.autograd.grad([map_.sum() for map_ in maps.values() if map_.requires_grad], image, allow_unused=True)
-            return runner
+            return _tried(Runner(net, low=True), layers, size)
         except RuntimeError as error:
-            why = str(error).splitlines()[0]
-    if auto:
-        return Runner(net, low=False)
-    raise SpError(f"{net.name} cannot be run in bfloat16 ({why}); choose the precision float32 or auto.")
+            if precision == "bfloat16":
+                raise _not_in_bfloat16(net, str(error).splitlines()[0]) from error
+    if not on_cpu:
+        return plain
+    try:
+        return _tried(Runner(net), layers, size)
+    except RuntimeError:
+        return plain
+
+
+def _tried(runner: Runner, layers: list[str], size: tuple[int, int]) -> Runner:
+    """``runner``, prepared, after a pass forward and backward; raises RuntimeError where it cannot."""
+    shape, generator = (1, runner.net.input_size[0], *size), torch.Generator().manual_seed(0)
+    image = torch.rand(shape, generator=generator).to(runner.net.device)
+    runner.prepare(image, layers)
+    maps = runner(image.requires_grad_(), layers)
+    torch.autograd.grad([map_.sum() for map_ in maps.values() if map_.requires_grad], image, allow_unused=True)
+    return runner
+
+
+def _not_in_bfloat16(net: Network, why: str) -> SpError:
+    return SpError(f"{net.name} cannot be run in bfloat16 ({why}); choose the precision float32 or auto.")
 
 
 def _has_matrix_units() -> bool:
@@ -69,24 +86,36 @@ class Runner:
     (torch.bfloat16, True)
     """
 
-    def __init__(self, net: Network, low: bool) -> None:
-        self._net, self.low = net, low
+    def __init__(self, net: Network, low: bool = False) -> None:
+        self.net, self.low = net, low
         self._clone = net.clone()
         self._dtype = input_dtype(net.module)
+        self._layout = torch.channels_last if low else torch.contiguous_format
+        self.prepared = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes what the network does to the last bit."""
+        return not (self.low or self.prepared)
 
     def prepare(self, images: Tensor, layers: Iterable[str]) -> None:
-        """Make a rough runner's copy quick, before its first pass: normalisations folded, weights rounded.
+        """Make the copy quick, before its first pass: normalisations folded, weights rounded and channels last.
 
         A convolution may be read by others than the normalisation that follows it. So the folded copy is used only if
         it gives the same ``layers`` of ``images``, in float32.
+
+        Raises:
+            RuntimeError: an operation does not take pictures that lie channels last.
         """
-        folded = _folded(self._net, layers)
-        inputs = self._net.normalise(images)
+        folded = _folded(self.net, layers)
+        inputs = self.net.normalise(images)
         with torch.no_grad():
-            one, other = capture(self._clone, inputs, layers), capture(folded, inputs, layers)
+            one = capture(self._clone, inputs, layers)
+            other = capture(folded, inputs.contiguous(memory_format=torch.channels_last), layers)
         if all((one[name] - other[name]).norm() <= SAME * one[name].norm() for name in one):
             self._clone = folded
-        _round_weights(self._clone)
+        _lay_out(self._clone, torch.bfloat16 if self.low else torch.float32)
+        self._layout, self.prepared = torch.channels_last, True
 
     @property
     def precision(self) -> str:
@@ -95,12 +124,12 @@ class Runner:
 
     def __call__(self, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """The outputs of ``layers`` for images ``[n, c, h, w]`` in [0, 1], differentiable, as they were computed."""
-        inputs = self._net.normalise(images.to(self._dtype))
+        inputs = self.net.normalise(images.to(self._dtype)).contiguous(memory_format=self._layout)
         if not self.low:
             return capture(self._clone, inputs, layers)
         # Of this thread alone. Rounded weights are not looked up in its cache: they are rounded once, at the start.
         with torch.autocast(images.device.type, torch.bfloat16, cache_enabled=False):
-            return capture(self._clone, inputs.contiguous(memory_format=torch.channels_last), layers)
+            return capture(self._clone, inputs, layers)
 
 
 def widened(maps: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -121,12 +150,14 @@ def _folded(net: Network, layers: Iterable[str]) -> nn.Module:
     return clone
 
 
-def _round_weights(clone: nn.Module) -> None:
-    """Give convolutions and linear layers of a private copy rounded weights of their own.
+def _lay_out(clone: nn.Module, dtype: torch.dtype) -> None:
+    """Give convolutions and linear layers of a private copy weights of their own: in ``dtype``, channels last.
 
     Normalisations keep float32 statistics; a weight that is computed anew each time is rounded each time.
     """
     for part in clone.modules():
         if type(part) in _WEIGHTED:
             for name, weight in list(part.named_parameters(recurse=False)):
-                setattr(part, name, nn.Parameter(weight.to(torch.bfloat16), requires_grad=False))
+                layout = torch.channels_last if weight.ndim == 4 else torch.contiguous_format
+                own = weight.detach().to(dtype, memory_format=layout)
+                setattr(part, name, nn.Parameter(own, requires_grad=False))
