@@ -254,15 +254,6 @@ def test_for_units_and_normalised_networks():
         assert not outside.any()
 
 
-@pytest.fixture
-def one_thread():
-    """What a kernel shares among threads is cut by where memory lies: no two calls then have the same last bits."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_threads_do_not_see_each_other(one_thread):
     net = sp.Network(classifier("squeezenet1_1", 32), input_size=(3, 32, 32))
     images = torch.rand(4, 1, 3, 32, 32)

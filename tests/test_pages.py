@@ -100,3 +100,12 @@ def test_the_start_page_leads_to_every_other_page():
     links = [link.proto.page for link in opened("home.py").main.get("page_link")]
     assert len(links) == len(PAGES) - 1
     assert {f"{link}.py" for link in links} == set(PAGES) - {"home.py"}
+
+
+def test_a_script_that_would_wait_for_itself_is_told_so():
+    from pages.ui import cache
+
+    with cache.turn(), pytest.raises(RuntimeError, match="holds torch's turn already"), cache.turn():
+        pass
+    with cache.turn():  # it is free again
+        pass

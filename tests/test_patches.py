@@ -548,6 +548,10 @@ def test_wrong_arguments_and_damaged_files(net, tmp_path):
     (tmp_path / "index.json").write_text('{"schema": 99}')
     with pytest.raises(SpError, match="has format 99, this program reads 2"):
         sp.PatchIndex(tmp_path)
+    with pytest.raises(SpError, match="has format 99"):
+        _build(net, Noise(5), tmp_path)
+    index, _ = _build(net, Noise(5), tmp_path, resume=False)
+    assert index.done == 5, "one of another format can be started over"
 
 
 def test_textures_are_found_again_without_being_named(net, tmp_path):

@@ -82,13 +82,7 @@ def here(cluster, monkeypatch):
     monkeypatch.setattr(on_ray, "_tables", tables)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """As a worker has: another number of threads may change the last bit of a convolution."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")  # as a worker has
 
 
 def _net(broken=False):

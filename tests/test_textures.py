@@ -7,14 +7,7 @@ from sp_core.datasets import counter, textures
 from sp_core.datasets.textures import CLASSES, Textures, render
 from sp_core.errors import SpError
 
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small work is slower when threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def splitmix64(state):

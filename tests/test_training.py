@@ -35,13 +35,7 @@ class Tiny(nn.Module):
         return self.fc(self.drop(self.norm(self.conv(x)).relu().mean((2, 3))))
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Sums in one order; and small work is slower when threads wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -15,12 +15,30 @@ import streamlit as st
 
 T = TypeVar("T")
 
+
+class _Turn:
+    """One script at a time, waiting for the others; a script that would wait for itself for ever is told so."""
+
+    def __init__(self) -> None:
+        self._lock, self._owner = threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        if self._owner == threading.get_ident():
+            raise RuntimeError("This script holds torch's turn already: ask `cache.answer` outside `cache.turn()`.")
+        self._lock.acquire()
+        self._owner = threading.get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = 0
+        self._lock.release()
+
+
 # Several torch computations at once slow each other, and every light page, down; one at a time they do not.
-_turn = threading.Semaphore(1)
+_turn = _Turn()
 
 
-def turn() -> threading.Semaphore:
-    """Torch's one semaphore, to be held as shortly as possible (``with cache.turn(): …``)."""
+def turn() -> _Turn:
+    """Torch's one turn, to be held as shortly as possible (``with cache.turn(): …``)."""
     return _turn
 
 

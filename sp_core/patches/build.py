@@ -156,7 +156,7 @@ def build_part(net: Network, dataset: Any, header: dict[str, Any], start: int, s
 
 
 def _begin(net: Network, dataset: Any, folder: Path, header: dict[str, Any], start: int, resume: bool) -> store.State:
-    if not resume and store.read_header(folder) is not None:
+    if not resume and store.read_header(folder, any_format=True) is not None:
         shutil.rmtree(folder)
     old = store.read_header(folder)
     if old is not None:

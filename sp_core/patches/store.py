@@ -4,6 +4,12 @@ The arrays of a new state are written under a new name first; then ``index.json`
 the old one in one step; then the old arrays go. Whenever the program is killed, ``index.json`` names a file that is
 whole, so the index can be read while it is built and the building goes on where it was. Nothing that depends on the
 clock or the machine is written: the same images give the same bytes.
+
+``index.json`` holds ``schema`` (the number of this format), ``network``, ``dataset``, ``settings``, how far the
+building is, and ``layers`` in order of execution: of each ``name``, ``kind``, ``shape`` and ``field``
+(:mod:`sp_core.patches.fields`); ``same_as`` a layer whose output it passes on, and then it has no arrays; ``rises`` a
+layer in whose order its images are, but for the channels ``turned`` (:func:`sp_core.patches.plan.rising`). The arrays
+of a layer are those of :class:`~sp_core.patches.tally.Tally`, called ``LAYER/ARRAY``.
 """
 
 from __future__ import annotations
@@ -131,8 +137,11 @@ def source(layers: list[dict[str, Any]]) -> Tensor:
     return found
 
 
-def read_header(folder: str | Path) -> dict[str, Any] | None:
-    """The content of ``index.json``; None when there is none. Raises SpError when it is not one of ours."""
+def read_header(folder: str | Path, any_format: bool = False) -> dict[str, Any] | None:
+    """The content of ``index.json``; None when there is none. Raises SpError when it is not one of ours.
+
+    So it does for another format, unless ``any_format`` will do.
+    """
     path = Path(folder) / "index.json"
     try:
         text = path.read_text(encoding="utf-8")
@@ -142,7 +151,7 @@ def read_header(folder: str | Path) -> dict[str, Any] | None:
         raise SpError(f"{path} cannot be read ({error}); choose another folder.") from error
     try:
         header = json.loads(text)
-        if header["schema"] != SCHEMA:
+        if header["schema"] != SCHEMA and not any_format:
             raise SpError(f"{path} has format {header['schema']}, this program reads {SCHEMA}; build the index again.")
         return header
     except (ValueError, KeyError, TypeError) as error:
@@ -252,9 +261,9 @@ def _state(full: dict[str, Any], arrays: dict[str, Tensor]) -> State:
 def cache_folder(net: Any, source: str) -> Path:
     """Where the index of ``net`` over the data set named ``source`` is kept: below ``SP_CACHE``, or in the home folder.
 
-    Named by the fingerprint of the weights, how the network is fed, and the data set's name (not its length: an index
-    can grow).
+    Named by the fingerprint of the weights, how the network is fed, the format, and the data set's name (not its
+    length: an index can grow).
     """
     root = Path(os.environ.get("SP_CACHE") or Path.home() / ".cache" / "structural-priors")
-    fed = f"{net.architecture}|{net.input_size}|{net.mean}|{net.std}|{net.resize}|{source}"
+    fed = f"{net.architecture}|{net.input_size}|{net.mean}|{net.std}|{net.resize}|{source}|{SCHEMA}"
     return root / "indexes" / f"{net.fingerprint}-{hashlib.sha256(fed.encode()).hexdigest()[:12]}"

@@ -6,9 +6,9 @@ two from one image), the maxima of one random sample of images, a histogram from
 images made it fire, and the sum of the maxima of each class. Its size does not depend on the number of images.
 
 Adding batches in order, or merging the tallies of two runs of images that follow one another, gives the same bytes:
-ties go to the earlier image, the sample is ruled by a hash of the image's number, the histogram's cells are multiples
-of a power of two that depends on the smallest and the largest value only, and sums are of whole numbers. (Mergeable
-summaries: Agarwal et al., PODS 2012.)
+ties go to the earlier image (behind a rectifier, to the larger input), the sample is ruled by a hash of the image's
+number, the histogram's cells are multiples of a power of two that depends on the smallest and the largest value only,
+and sums are of whole numbers. (Mergeable summaries: Agarwal et al., PODS 2012.)
 """
 
 from __future__ import annotations
