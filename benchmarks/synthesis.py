@@ -4,7 +4,7 @@
 
 The bare step is forward to the layer and backward to the pixels of the network as it is, weights frozen, as many
 pictures at once as ours: what a loop written by hand takes. Beside it stand the same passes of the copy that our steps
-run, with normalisations folded, channels last and, on processors with matrix units, in bfloat16. The bundled networks
+run, with normalisations folded, channels last and, on processors that multiply in it, in bfloat16. The bundled networks
 are asked for four channels at once, as the page asks, and for one alone. torch-lucent runs at its defaults, one channel
 a call, on an untrained ResNet-18; ours draws sixteen channels at once at the size that suits the layer. All take turns,
 in processor time on the CPU, so that a busy machine does not show; a ratio below 1 means that ours is faster.

@@ -88,7 +88,8 @@ class OnlyFloat32(nn.Module):
 
 
 def test_a_network_that_does_not_take_it_is_run_in_float32_or_says_so(monkeypatch):
-    monkeypatch.setattr(precision, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(precision, "_multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(precision, "PRODUCTS", 0)
     net = sp.Network(nn.Sequential(nn.Conv2d(3, 4, 3), OnlyFloat32()), name="odd", input_size=(3, 16, 16))
     assert quick_runner(net, "auto", ["1"], (16, 16)).precision == "float32"
     with pytest.raises(sp.SpError, match=r"odd cannot be run in bfloat16 \(\"only_this\" not implemented for BFloat16"):
@@ -96,13 +97,52 @@ def test_a_network_that_does_not_take_it_is_run_in_float32_or_says_so(monkeypatc
     assert quick_runner(small(), "auto", ["4"], (24, 24)).precision == "bfloat16"
 
 
-def test_auto_needs_matrix_units_and_float32_weights(monkeypatch):
-    monkeypatch.setattr(precision, "_has_matrix_units", lambda: False)
+def test_auto_needs_a_processor_for_it_and_float32_weights(monkeypatch):
+    monkeypatch.setattr(precision, "PRODUCTS", 0)
+    monkeypatch.setattr(precision, "_multiplies_bfloat16", lambda: False)
     assert quick_runner(small(), "auto", ["4"], (24, 24)).precision == "float32"
-    monkeypatch.setattr(precision, "_has_matrix_units", lambda: True)
+    monkeypatch.setattr(precision, "_multiplies_bfloat16", lambda: True)
     assert quick_runner(small(torch.float64), "auto", ["4"], (24, 24)).precision == "float64"
     with pytest.raises(sp.SpError, match=r"its weights are torch.float64"):
         quick_runner(small(torch.float64), "bfloat16", ["4"], (24, 24))
+
+
+def test_float32_steps_are_the_same_function_with_less_to_do():
+    net = small()
+    net.module[1].running_mean.uniform_(-1, 1)
+    net.module[1].running_var.uniform_(0.5, 2)
+    quick, plain = quick_runner(net, "float32", ["5"], (24, 24)), Runner(net)
+    assert plain.exact and not quick.exact and quick.precision == "float32"
+    assert isinstance(quick._clone[1], nn.Identity), "the normalisation is folded"
+    assert quick._clone[3].weight.is_contiguous(memory_format=torch.channels_last)
+    assert isinstance(net.module[1], nn.BatchNorm2d) and net.module[3].weight.is_contiguous()
+    images, found = torch.rand(2, 3, 24, 24), []
+    for run in (plain, quick):
+        x = images.clone().requires_grad_()
+        map_ = run(x, ["5"])["5"]
+        found.append((map_.detach(), torch.autograd.grad(map_[:, 2].mean(), x)[0]))
+    for a, b in zip(*found, strict=True):
+        assert (a - b).abs().max() < 1e-5 * a.abs().max() and not torch.equal(a, b)
+
+
+class Flat(nn.Module):
+    """Reads its input as it lies in memory, which does not go for pictures that lie channels last."""
+
+    def forward(self, x):
+        return x.view(len(x), -1)
+
+
+def test_a_network_that_reads_memory_in_order_is_run_as_it_is():
+    net = sp.Network(nn.Sequential(nn.Conv2d(3, 4, 3), Flat(), nn.Linear(784, 5)), name="flat", input_size=(3, 16, 16))
+    assert quick_runner(net, "float32", ["2"], (16, 16)).exact
+    *_, last = sp.ascend(net, 1, sp.AscentSettings(steps=3))
+    assert last.precision == "float32"
+
+
+@pytest.mark.parametrize(("groups", "dense"), [(1, True), (48, False)])
+def test_bfloat16_is_for_networks_whose_products_take_the_time(groups, dense):
+    layers = nn.Sequential(nn.Conv2d(3, 48, 1), nn.Conv2d(48, 48, 3, groups=groups), nn.Conv2d(48, 48, 1))
+    assert precision._is_dense(sp.Network(layers, input_size=(3, 16, 16))) == dense
 
 
 def test_an_unknown_precision_is_a_sentence():

@@ -22,8 +22,9 @@ COLOURS = (
     "colours, or those of the image in the sidebar."
 )
 PRECISION = (
-    "What the products of a step are computed in; auto is bfloat16 where the processor has matrix units for it, which "
-    "is several times as fast and ends as high. What was reached is always measured in float32."
+    "What the products of a step are computed in; auto is bfloat16 where the processor multiplies in it and the "
+    "network gains by it: up to several times as fast, and it ends as high. What was reached is always measured in "
+    "float32."
 )
 TEXT = (
     "Adam moves a picture, not the weights, so that a unit answers more strongly. Every step sees the picture "

@@ -82,7 +82,7 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 def add_precision(parser: argparse.ArgumentParser) -> None:
     """``--precision NAME``, of the steps of a synthesis."""
-    words = "of the steps: auto (bfloat16 on CPUs with matrix units for it), float32 or bfloat16 (default auto)"
+    words = "of the steps: auto (bfloat16 on CPUs that multiply in it), float32 or bfloat16 (default auto)"
     parser.add_argument("--precision", default="auto", metavar="NAME", help=words)
 
 

@@ -4,14 +4,15 @@ What a step of gradient ascent costs beside its products is maps that are writte
 folded into the convolutions before them, and on the CPU pictures and weights lie channels last, as its kernels want
 them: the same function up to rounding, with less to do.
 
-A step asks only for a direction, of which the transforms change far more than rounding does. So on processors with
-matrix units its products are computed with 8 significant bits (Micikevicius et al. 2018, "Mixed precision training");
-the picture itself, its parameters, the objective and Adam stay in float32. Whatever the steps were computed with, what
-was reached is measured at the end on the network as it is.
+A step asks only for a direction, of which the transforms change far more than rounding does. So on processors that
+multiply in bfloat16 its products are computed with 8 significant bits (Micikevicius et al. 2018, "Mixed precision
+training"); the picture itself, its parameters, the objective and Adam stay in float32. Whatever the steps were computed
+with, what was reached is measured at the end on the network as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 
@@ -25,12 +26,13 @@ from sp_core.network import Network
 from sp_core.relations import relations
 from sp_core.trace import input_dtype
 
+PRODUCTS = 90  # a value that is written, on average; with fewer, bfloat16 is slower: it is the maps that take the time
 SAME = 1e-3  # relative: a folded network differs by rounding, a wrongly folded one by much more
 _WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.Linear)
 
 
 def quick_runner(net: Network, precision: str, layers: Iterable[str], size: tuple[int, int]) -> Runner:
-    """What computes the steps: for ``"auto"`` in bfloat16 where that is fast, on CPUs with matrix units (AMX).
+    """What computes the steps: for ``"auto"`` in bfloat16 where that is fast, on CPUs with instructions for it.
 
     It is tried forward and backward on a random picture of ``size`` (h, w): where an operation of the network does not
     take bfloat16, ``"auto"`` stays with float32, and where one does not take pictures that lie channels last, with the
@@ -44,7 +46,7 @@ def quick_runner(net: Network, precision: str, layers: Iterable[str], size: tupl
         if precision == "bfloat16":
             raise _not_in_bfloat16(net, f"its weights are {input_dtype(net.module)}")
         return plain
-    if precision == "bfloat16" or (precision == "auto" and on_cpu and _has_matrix_units()):
+    if precision == "bfloat16" or (precision == "auto" and on_cpu and _multiplies_bfloat16() and _is_dense(net)):
         try:
             return _tried(Runner(net, low=True), layers, size)
         except RuntimeError as error:
@@ -72,8 +74,27 @@ def _not_in_bfloat16(net: Network, why: str) -> SpError:
     return SpError(f"{net.name} cannot be run in bfloat16 ({why}); choose the precision float32 or auto.")
 
 
-def _has_matrix_units() -> bool:
-    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+def _multiplies_bfloat16() -> bool:
+    """Whether the processor does: by matrix units (AMX) or by vectors (AVX512-BF16)."""
+    asked = (getattr(torch.cpu, f"_is_{what}_supported", None) for what in ("amx_tile", "avx512_bf16"))
+    return any(ask is not None and ask() for ask in asked)
+
+
+def _is_dense(net: Network) -> bool:
+    """Whether products take more time than maps, as they do unless most convolutions are one channel deep.
+
+    Measured on a processor with AVX512-BF16: with 40 to 74 products a value (MobileNets, MnasNets, EfficientNet-B0,
+    ShuffleNet) bfloat16 takes 1.1 to 1.4 times as long as float32, with 103 and more (RegNet-400MF) 0.3 to 0.8 times.
+    """
+    products, values = 0.0, 0
+    for layer in net.layers:
+        part = net.module.get_submodule(layer.module)
+        wide = getattr(part, "out_channels", getattr(part, "out_features", 0))
+        if type(part) in _WEIGHTED and isinstance(part.weight, Tensor):
+            count = math.prod(layer.output_shape)
+            values += count
+            products += count * part.weight.numel() / int(wide)
+    return products >= PRODUCTS * values
 
 
 class Runner:
