@@ -208,7 +208,7 @@ def trained(table: Table) -> Any:
     )  # fmt: skip
     figure.add_scatter(
         x=[row.error for row in table.rows], y=labels, mode="markers+text", name="mean",
-        text=[f"{row.error:.2f}" for row in table.rows], textposition="middle right", textfont={"size": 14},
+        text=[f"{row.error:.2f}" for row in table.rows], textposition="top center", textfont={"size": 14},
         error_x={"type": "data", "array": doubts, "thickness": 2},
         marker={"size": 14, "color": OURS, "symbol": "star"}, hovertemplate="%{x:.2f} %<extra>%{y}</extra>",
         customdata=[[row.architecture, _options(row.options)] for row in table.rows], row=1, col=1,

@@ -19,14 +19,16 @@ from sp_core.weights.matrices import Weight, matrices
 from sp_core.weights.operator import MATRICES, Place, operator_blocks, operator_size, places
 
 _CHUNK = 2**24  # float64 numbers at a time: 128 MB
+_BAND = 256  # columns of a Gram matrix at a time: of each only what lies on and below the diagonal
 
 
 def gram_values(matrix: Tensor) -> Tensor:
     """Singular values ``[…, min(m, n)]`` of ``[…, m, n]``, descending, float64, by the Gram matrix.
 
-    ``M`` is real or complex. The eigenvalues of the smaller of ``M Mᴴ`` and ``Mᴴ M`` in float64, added up in pieces: 3
-    to 5 times faster than an SVD. The absolute error is about ``1e-8 σ₁ √n``, so values below that are noise; of
-    float32 weights they are anyway. A matrix with NaN or infinity has NaN everywhere.
+    ``M`` is real or complex. The eigenvalues of the smaller of ``M Mᴴ`` and ``Mᴴ M`` in float64, of which only the
+    lower half is made, added up in pieces: 3 to 5 times faster than an SVD. The absolute error is about ``1e-8 σ₁ √n``,
+    so values below that are noise; of float32 weights they are anyway. A matrix with NaN or infinity has NaN
+    everywhere.
 
     >>> gram_values(torch.tensor([[3.0, 0.0], [0.0, 4.0]])).tolist()
     [4.0, 3.0]
@@ -38,7 +40,9 @@ def gram_values(matrix: Tensor) -> Tensor:
     gram = torch.zeros(*wide.shape[:-1], side, dtype=kind, device=wide.device)
     for part in wide.split(max(1, _CHUNK // max(1, side * count)), dim=-1):
         part = part.to(kind)
-        gram += part @ part.mH
+        for first in range(0, side, _BAND):
+            band = part[..., first : first + _BAND, :]
+            gram[..., first:, first : first + _BAND] += part[..., first:, :] @ band.mH
     finite = gram.isfinite().all(-1).all(-1)
     values = torch.linalg.eigvalsh(gram.where(finite[..., None, None], 0.0)).clamp_min(0).sqrt().flip(-1)
     return values.where(finite[..., None], math.nan)
