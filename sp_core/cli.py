@@ -18,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from sp_core.allocator import keep_maps
 from sp_core.errors import SpError
 
 VERBS = {
@@ -87,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if verb not in VERBS:
         print(f"'{verb}' is not a verb; it must be one of: {', '.join(VERBS)}", file=sys.stderr)
         return 2
+    keep_maps()
     parser, module = _parser(verb)
     args = parser.parse_args(arguments[1:])
     try:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # What each room may not import: imports point downwards.
 FLOORS = {
     "errors": 0, "disk": 0, "trace": 0, "decoding": 0, "decoding_process": 0, "images": 0, "network": 0, "capture": 0,
-    "relations": 0, "overwriting": 0,
+    "relations": 0, "overwriting": 0, "allocator": 0,
     "checkpoints": 1, "zoo": 1, "datasets": 1, "parameterizations": 1,
     "filters": 2, "weights": 2, "receptive_field": 2, "counts": 2, "rules": 2, "graph_rectifiers": 2,
     "attribution": 2, "synthesis": 2, "patches": 2, "faithfulness": 2, "effective_field": 2, "gabor": 2,
