@@ -533,6 +533,9 @@ def test_questions_that_have_no_answer(net, tmp_path, call, words):
 
 
 def test_wrong_arguments_and_damaged_files(net, tmp_path):
+    for batch in (0, 2049):
+        with pytest.raises(SpError, match=f"`batch` must be 1 to 2048 images; got {batch}"):
+            _build(net, Noise(5), tmp_path, batch=batch)
     with pytest.raises(SpError, match="`top` must be 1 to 100 images; got 0"):
         _build(net, Noise(5), tmp_path, top=0)
     with pytest.raises(SpError, match="start 5 and stop 5"):

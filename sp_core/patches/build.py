@@ -31,6 +31,7 @@ from sp_core.patches.noting import Notes
 from sp_core.patches.plan import check_same, identify
 
 MOST_TOP = 100
+MOST_BATCH = 2048  # a block is at least a batch, and its sums are to be exact
 SAVE_SECONDS = 2.0  # between two savings, at least
 SAVE_SHARE = 100  # and as many times what a saving takes
 
@@ -112,8 +113,8 @@ def build_patch_index(
     """
     if not 1 <= top <= MOST_TOP:
         raise SpError(f"`top` must be 1 to {MOST_TOP} images; got {top}.")
-    if batch is not None and batch < 1:
-        raise SpError(f"`batch` must be at least 1 image; got {batch}.")
+    if batch is not None and not 1 <= batch <= MOST_BATCH:
+        raise SpError(f"`batch` must be 1 to {MOST_BATCH} images; got {batch}.")
     stop = len(dataset) if stop is None else stop
     if not 0 <= start < stop <= len(dataset):
         raise SpError(f"{dataset.name} has images 0 to {len(dataset) - 1}; got start {start} and stop {stop}.")

@@ -1,6 +1,6 @@
 """Counting: what a block of images changes in a tally, on the device that the network is on.
 
-Channels that are the order of another's (:func:`sp_core.patches.plan.rising`) have its images at both ends and in the
+Channels that are in the order of another (:func:`sp_core.patches.plan.rising`) have its images at both ends and in the
 sample; only their histograms, active images and class sums are their own. So two of three channels are not sorted.
 """
 
@@ -114,6 +114,6 @@ def _histogram(values: Tensor, level: Tensor, first: Tensor) -> Tensor:
 
 def _sum_classes(sums: Tensor, values: Tensor, labels: Tensor, present: Tensor) -> None:
     """Add ``values`` ``[c, b]`` to the ``sums`` ``[classes, c]`` of the classes ``present`` in ``labels`` ``[b]``."""
-    # Whole numbers below 2⁴², of a block of at most some hundreds: their sums are exact in float64.
+    # Whole numbers up to 2⁴², of a block of at most 2¹¹: their sums are exact in float64.
     whole = (values.double().clamp_(-LIMIT, LIMIT) / UNIT).round_()
     sums[present] += (whole @ (labels[:, None] == present).double()).T.long()
