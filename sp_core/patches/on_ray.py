@@ -18,11 +18,11 @@ brings it), and the images: a bucket, or a path that is the same on every machin
 goes on there, and a data set that has grown costs its new images only. What workers had in hand is done again. With
 ``batch`` not given, an index begun on GPUs has batches of 128; it is gone on with in the same batches anywhere.
 
-**ImageNet**, 1.28 million photographs, costs 1.28 M / (images per second). One core (an Intel Xeon, no other
-was tried) made 28 images of 500 × 375 pixels a second of processor time with ResNet-18, decoding included: 0.53
-core-days. Two workers on two cores were 1.80 times as fast as one. ``python -m benchmarks.ray_workers`` measures it.
-The local engine on an H200 with 16 cores made 585 to 617 a second, 0.87 to 0.92 of what decoding and the bare forward
-passes alone came to: 36 minutes (``python -m benchmarks.patches_gpu``). It is the decoding that takes the time.
+**ImageNet**, 1.28 million photographs, costs 1.28 M / (images per second). One core made 28 (Intel Xeon) and 38 (AMD
+EPYC) images of 500 × 375 pixels a second of processor time with ResNet-18, decoding included: 0.53 and 0.39 core-days.
+Two workers on two cores were 1.77 to 1.80 times as fast as one (``python -m benchmarks.ray_workers``). The local engine
+on an H200 with 16 cores made 585 to 617 a second, 0.87 to 0.92 of what decoding and the bare forward passes alone came
+to: 36 minutes (``python -m benchmarks.patches_gpu``). It is the decoding that takes the time.
 """
 
 from __future__ import annotations
