@@ -152,7 +152,9 @@ def read_header(folder: str | Path, any_format: bool = False) -> dict[str, Any] 
     try:
         header = json.loads(text)
         if header["schema"] != SCHEMA and not any_format:
-            raise SpError(f"{path} has format {header['schema']}, this program reads {SCHEMA}; build the index again.")
+            raise SpError(
+                f"{path} has format {header['schema']}, this program reads {SCHEMA}; build the index again (--fresh; resume=False)."
+            )
         return header
     except (ValueError, KeyError, TypeError) as error:
         raise SpError(f"{path} is not the description of a patch index; choose another folder.") from error
