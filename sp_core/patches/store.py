@@ -153,7 +153,8 @@ def read_header(folder: str | Path, any_format: bool = False) -> dict[str, Any] 
         header = json.loads(text)
         if header["schema"] != SCHEMA and not any_format:
             raise SpError(
-                f"{path} has format {header['schema']}, this program reads {SCHEMA}; build the index again (--fresh; resume=False)."
+                f"{path} has format {header['schema']}, this program reads {SCHEMA}; build the index again "
+                "(--fresh; resume=False)."
             )
         return header
     except (ValueError, KeyError, TypeError) as error:
