@@ -6,7 +6,5 @@ import os
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 from pages.ui import nav
-from sp_core.allocator import keep_maps
 
-keep_maps()
 nav.run()

@@ -142,9 +142,8 @@ def main() -> None:
         details[name] = {"images": len(data), "batch": batch, "ms an image, bare": forward, "bytes": found[0][3]}
         for which, beside, aim in ((1, "the same in place", ""), (0, "the bare forward passes", "1.25")):
             ratios = sorted(row[2] / row[which] for row in found)
-            ratio = statistics.median(ratios)
+            ratio, spread = record.middle(ratios)
             details[name][f"ratios to {beside}"] = ratios
-            spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
             lines.append(record.line(f"patch index, {name}", beside, ratio, spread, aim))
             print(f"{name:28} {forward:6.1f} ms/image bare, index / {beside} {ratio:5.3f} ({spread})", flush=True)
         if name == "torchvision:resnet18":

@@ -19,7 +19,7 @@ import torch
 
 import sp_core as sp
 from benchmarks import record
-from benchmarks.patches import Decoded
+from benchmarks.patches import Decoded, network
 from sp_core.datasets.folder import Folder
 from sp_core.datasets.passes import GPU_BATCH, blocks
 
@@ -39,13 +39,6 @@ class Again:
     def batch(self, start: int, stop: int, network: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
         found = [self.folder.batch(i % len(self.folder), i % len(self.folder) + 1, network) for i in range(start, stop)]
         return torch.cat([pixels for pixels, _ in found]), torch.cat([labels for _, labels in found])
-
-
-def network(name: str, device: str) -> sp.Network:
-    import torchvision
-
-    torch.manual_seed(0)
-    return sp.Network(getattr(torchvision.models, name)().to(device), name=name, input_size=(3, 224, 224))
 
 
 def bare(net: sp.Network, data: Any) -> None:
@@ -82,17 +75,17 @@ def main() -> None:
     lines, details = [], {}
     decoded = Decoded(512, 224)
     for name in CASES:
-        net = network(name, args.device)
+        net = network(f"torchvision:{name}", 224)
+        net.module.to(args.device)
         for what, data in (("decoding included", Again(Folder(args.folder), args.images)), ("decoded before", decoded)):
             for work in (bare, index):
                 work(net, Again(data.folder, 256) if isinstance(data, Again) else data)  # to warm up
             rounds = [(seconds(bare, net, data), seconds(index, net, data)) for _ in range(args.runs)]
             speeds = [len(data) / statistics.median(some) for some in zip(*rounds, strict=True)]
             ratios = sorted(plain / ours for plain, ours in rounds)
-            ratio = statistics.median(ratios)
+            ratio, spread = record.middle(ratios)
             details[f"{name}, {what}"] = {"images": len(data), "a second, bare and index": speeds, "ratios": ratios}
             aim = "at least 0.85" if what == "decoding included" else ""
-            spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
             print(
                 f"{name:14} {what:18} bare {speeds[0]:7.0f}, index {speeds[1]:7.0f} a second: {ratio:.3f} ({spread})",
                 flush=True,

@@ -115,8 +115,8 @@ def main() -> None:
     days = IMAGENET / local / 86400
     lines = [
         record.line(
-            f"patch index, {args.network}, two Ray workers", "one worker", statistics.median(ratios),
-            f"{ratios[0]:.2f} to {ratios[-1]:.2f}", "at least 1.6",
+            f"patch index, {args.network}, two Ray workers", "one worker", *record.middle(ratios),
+            "at least 1.6",
         ),
         record.line(
             f"patch index of ImageNet (1.28 M photos), {args.network}", f"{local:.1f} images/s a core",

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ BEGIN, END = "<!-- benchmarks: `make bench` writes what stands between these lin
 def line(question: str, beside: str, ratio: float | str, spread: str = "", aim: str = "") -> dict[str, Any]:
     """One line of the README's table: what was asked, what it is measured beside, the ratio, its spread, the aim."""
     return {"question": question, "beside": beside, "ratio": ratio, "spread": spread, "aim": aim}
+
+
+def middle(ratios: Sequence[float]) -> tuple[float, str]:
+    """The median of the rounds, and what its spread says: the least and the largest."""
+    return statistics.median(ratios), f"{min(ratios):.2f} to {max(ratios):.2f}"
 
 
 def write(

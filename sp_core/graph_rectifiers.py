@@ -147,7 +147,6 @@ def hang(node: Any, place: int, rule: str) -> list[Any]:
         return []
     if _kind(node) not in _FRESH:
         return [_hang_copying(node, place, rule)]
-
     return [node.register_hook(_cut if rule == "guided" else _replace)]
 
 

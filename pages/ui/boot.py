@@ -1,7 +1,8 @@
 """Once a process: import what is heavy, run one forward and backward, and freeze the garbage collector's view of it.
 
 Streamlit collects garbage after every rerun; with torch, torchvision and plotly imported that walks half a
-million objects and holds the interpreter for 0.3 s. Frozen objects are not walked: 314 ms a rerun become 7.
+million objects and holds the interpreter for 0.3 s. Frozen objects are not walked: 314 ms a rerun become 7. And the C
+library is told to keep the memory of maps.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ def warm_up() -> bool:
     import torch
     import torchvision  # noqa: F401 - imported here so that no page pays for it
 
+    from sp_core.allocator import keep_maps
     from sp_core.network import Network, predict
 
+    keep_maps()
     # The first forward on the meta device, and the first backward, import a good part of torch.
     net = Network(torch.nn.Conv2d(3, 4, 3), input_size=(3, 8, 8))
     assert net.layers == ()

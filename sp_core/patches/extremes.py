@@ -36,52 +36,48 @@ def put(kept: tuple[Tensor, Tensor, Tensor], values: Tensor, places: Tensor, ima
     (tensor([[3., 2.]]), tensor([[1, 2]], dtype=torch.int32), tensor([[8, 9]], dtype=torch.int32))
     """
     if values.device.type != "cpu":
-        return sort_all(kept, values, places, images, bottom)
+        sort_all(kept, values, places, images, bottom)
+        return
     value, image, position = (array.numpy() for array in kept)
     found, spots, numbers = values.numpy(), places.numpy(), images.numpy()
     for first in range(0, len(found), CHANNELS):
         rows = slice(first, first + CHANNELS)
         _sort_few(value[rows], image[rows], position[rows], found[rows], spots[rows], numbers, -1 if bottom else 0)
-    return None
 
 
 def sort_all(kept: tuple[Tensor, Tensor, Tensor], values: Tensor, places: Tensor, images: Tensor, bottom: bool) -> None:
     """As :func:`put`, by sorting all that is kept and all that comes."""
-    value, image, position = kept
-    turn = -1 if bottom else 0  # in exclusive or, this is ~
-    both = torch.cat([value + 0, values], 1).view(torch.int32)
-    packed = (both ^ ((both >> 31) & 0x7FFFFFFF) ^ turn).long() << _PLACES
-    last = 2**_PLACES - 1
-    packed |= last - torch.arange(both.shape[1], device=values.device)
-    best = packed.topk(value.shape[1], 1).values
-    order = last - (best & last)
-    ranks = (best >> _PLACES).int() ^ turn
-    value.copy_((ranks ^ ((ranks >> 31) & 0x7FFFFFFF)).view(torch.float32))
-    for array, fresh in ((image, images.to(image).expand(values.shape)), (position, places)):
+    order = order_of(torch.cat([kept[0], values], 1), kept[0].shape[1], bottom)
+    for array, fresh in zip(kept, (values, images.to(kept[1]).expand(values.shape), places), strict=True):
         array.copy_(torch.cat([array, fresh], 1).gather(1, order))
 
 
 def order_of(values: Tensor, count: int, bottom: bool) -> Tensor:
     """Where the ``count`` largest (smallest if ``bottom``) of each row of float32 ``[c, m]`` are, int64 ``[c, count]``.
 
+    On the device of ``values``; of equal ones the first.
+
     >>> order_of(torch.tensor([[1.0, 3.0, 3.0, -0.0]]), 3, bottom=False)
     tensor([[1, 2, 0]])
     """
-    turn = -1 if bottom else 0
-    return torch.from_numpy(_largest(_ranks((values + 0).numpy()) ^ turn, count)[1])
+    ranks = _turned_round((values + 0).view(torch.int32)) ^ (-1 if bottom else 0)  # in exclusive or, -1 is ~
+    last = 2**_PLACES - 1
+    packed = (ranks.long() << _PLACES) | (last - torch.arange(ranks.shape[1], device=ranks.device))
+    return last - (packed.topk(count, 1).values & last)
+
+
+def _turned_round(bits: Any) -> Any:
+    """The bits of float32 numbers (numpy's or torch's int32) as whole numbers of the same order, and back again."""
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def _ranks(values: _Floats) -> _Whole:
     """Whole numbers in the order of ``values`` (float32, without -0): their bits, turned round where negative.
 
-    ``~ranks`` has the opposite order, and :func:`_values` gives the values back.
+    ``~ranks`` has the opposite order.
     """
-    bits = values.view(np.int32)
-    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
-
-
-def _values(ranks: _Whole) -> _Floats:
-    return (ranks ^ ((ranks >> 31) & 0x7FFFFFFF)).view(np.float32)
+    ranks: _Whole = _turned_round(values.view(np.int32))
+    return ranks
 
 
 def _largest(ranks: _Whole, count: int) -> tuple[_Whole, _Whole]:
@@ -130,7 +126,7 @@ def _sort_few(
         if slots is not None:
             slot = slots[at, slot]
         np.minimum(order, value.shape[1] - 1, out=order)
-        value[rows] = _values(best ^ turn)
+        value[rows] = _turned_round(best ^ turn).view(np.float32)
         for array, new in ((image, images[slot]), (position, places[rows[at], slot])):
             moved = np.take_along_axis(array[rows], order, 1)
             moved[at, column] = new

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -41,23 +42,21 @@ def quick_runner(net: Network, precision: str, layers: Iterable[str], size: tupl
     Raises:
         SpError: ``"bfloat16"`` was asked for, which the network does not run in.
     """
-    plain, layers, on_cpu = Runner(net), list(layers), net.device.type == "cpu"
+    layers, on_cpu = list(layers), net.device.type == "cpu"
     if input_dtype(net.module) != torch.float32:
         if precision == "bfloat16":
             raise _not_in_bfloat16(net, f"its weights are {input_dtype(net.module)}")
-        return plain
+        return Runner(net)
     if precision == "bfloat16" or (precision == "auto" and on_cpu and _multiplies_bfloat16() and _is_dense(net)):
         try:
             return _tried(Runner(net, low=True), layers, size)
         except RuntimeError as error:
             if precision == "bfloat16":
                 raise _not_in_bfloat16(net, str(error).splitlines()[0]) from error
-    if not on_cpu:
-        return plain
-    try:
-        return _tried(Runner(net), layers, size)
-    except RuntimeError:
-        return plain
+    if on_cpu:
+        with suppress(RuntimeError):
+            return _tried(Runner(net), layers, size)
+    return Runner(net)
 
 
 def _tried(runner: Runner, layers: list[str], size: tuple[int, int]) -> Runner:
@@ -111,7 +110,6 @@ class Runner:
         self.net, self.low = net, low
         self._clone = net.clone()
         self._dtype = input_dtype(net.module)
-        self._layout = torch.channels_last if low else torch.contiguous_format
         self.prepared = False
 
     @property
@@ -136,7 +134,7 @@ class Runner:
         if all((one[name] - other[name]).norm() <= SAME * one[name].norm() for name in one):
             self._clone = folded
         _lay_out(self._clone, torch.bfloat16 if self.low else torch.float32)
-        self._layout, self.prepared = torch.channels_last, True
+        self.prepared = True
 
     @property
     def precision(self) -> str:
@@ -145,7 +143,8 @@ class Runner:
 
     def __call__(self, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
         """The outputs of ``layers`` for images ``[n, c, h, w]`` in [0, 1], differentiable, as they were computed."""
-        inputs = self.net.normalise(images.to(self._dtype)).contiguous(memory_format=self._layout)
+        layout = torch.contiguous_format if self.exact else torch.channels_last
+        inputs = self.net.normalise(images.to(self._dtype)).contiguous(memory_format=layout)
         if not self.low:
             return capture(self._clone, inputs, layers)
         # Of this thread alone. Rounded weights are not looked up in its cache: they are rounded once, at the start.
