@@ -1,22 +1,18 @@
-"""Gradient ascent: what a step costs beside the bare step and beside torch-lucent, and how soon a picture is there.
+"""Gradient ascent: what a step costs beside the bare step, and how soon a picture is there.
 
     python -m benchmarks.synthesis [--device cuda] [--rounds 9]
 
 The bare step is forward to the layer and backward to the pixels of the network as it is, weights frozen, as many
 pictures at once as ours: what a loop written by hand takes. Beside it stand the same passes of the copy that our steps
 run, with normalisations folded, channels last and, on processors that multiply in it, in bfloat16. The bundled networks
-are asked for four channels at once, as the page asks, and for one alone. torch-lucent runs at its defaults, one channel
-a call, on an untrained ResNet-18; ours draws sixteen channels at once at the size that suits the layer. All take turns,
-in processor time on the CPU, so that a busy machine does not show; a ratio below 1 means that ours is faster.
+are asked for four channels at once, as the page asks, and for one alone. All take turns, in processor time on the CPU,
+so that a busy machine does not show; a ratio below 1 means that ours is faster. :mod:`benchmarks.lucent` stands beside
+a peer.
 """
 
 import argparse
-import copy
-import importlib.metadata
-import importlib.util
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator
 
 import torch
@@ -25,11 +21,6 @@ from torchvision import models
 import sp_core as sp
 from benchmarks import record
 from sp_core.synthesis.precision import Runner, quick_runner
-
-SIXTEEN = 16
-LUCENT_STEPS = 4  # of each, a turn
-LUCENT_LAYERS = ("layer1", "layer2", "layer3")
-
 
 Make = Callable[[torch.device], sp.Network]
 
@@ -60,10 +51,10 @@ def clock(device: torch.device) -> float:
     return time.process_time()
 
 
-def bare(net: sp.Network, layer: str, images: int, run: Runner) -> Iterator[None]:
-    """An endless row of bare steps on plain pixels, picture i for channel i."""
+def bare(net: sp.Network, layer: str, images: int, run: Runner, size: tuple[int, int] | None = None) -> Iterator[None]:
+    """An endless row of bare steps on plain pixels of ``size`` (h, w), picture i for channel i."""
     rows = torch.arange(images)
-    x = torch.rand(images, *net.input_size, device=net.device)
+    x = torch.rand(images, net.input_size[0], *(size or net.input_size[1:]), device=net.device)
     while True:
         x.requires_grad_()
         with torch.enable_grad():
@@ -81,16 +72,6 @@ def ours(net: sp.Network, layer: str, images: int, **options: object) -> Iterato
             yield
             if step.step == 500:
                 break
-
-
-def lucent(module: torch.nn.Module, layer: str, steps: int) -> float:
-    """Seconds of processor time of a step of torch-lucent at its defaults, for one channel."""
-    from lucent.optvis import render
-
-    fresh = copy.deepcopy(module)  # it leaves its hooks on the network: a fresh one, outside the measured time
-    begin = clock(torch.device("cpu"))
-    render.render_vis(fresh, f"{layer}:0", thresholds=(steps,), progress=False, show_image=False)
-    return (clock(torch.device("cpu")) - begin) / steps
 
 
 def in_turns(rows: dict[str, Iterator[None]], device: torch.device, rounds: int, steps: int) -> dict[str, list[float]]:
@@ -163,34 +144,6 @@ def first_picture(lines: list, details: dict) -> None:
     lines.append(record.line("first picture of a middle-layer channel, 64 steps", "2 s", slowest, times, "1.00"))
 
 
-def beside_lucent(rounds: int, lines: list, details: dict) -> tuple[str, ...]:
-    if importlib.util.find_spec("lucent") is None:
-        print("torch-lucent is not installed; `pip install --no-deps torch-lucent kornia==0.4.1 decorator` adds it")
-        lines.append(record.line("gradient ascent, ResNet-18", "torch-lucent", "not installed", "", "5.00"))
-        return ()
-    torch.manual_seed(0)
-    module = models.resnet18().eval()
-    net = sp.Network(module, input_size=(3, 224, 224))
-    for layer in LUCENT_LAYERS:
-        steps_of = ours(net, layer, SIXTEEN)
-        next(steps_of)
-        times: dict[str, list[float]] = {"lucent": [], "ours": []}
-        for _ in range(rounds):
-            times["lucent"].append(lucent(module, layer, LUCENT_STEPS))
-            begin = clock(torch.device("cpu"))
-            for _ in range(LUCENT_STEPS):
-                next(steps_of)
-            times["ours"].append((clock(torch.device("cpu")) - begin) / SIXTEEN / LUCENT_STEPS)
-        ratio, around = spread(times["lucent"], times["ours"])
-        print(f"ResNet-18, {layer}: {ratio:.1f} times torch-lucent's channels a minute ({around})", flush=True)
-        details[f"lucent, {layer}"] = {
-            f"seconds a channel and step, {k}": statistics.median(t) for k, t in times.items()
-        }
-        question = f"channels a minute, ResNet-18 {layer}, equal steps"
-        lines.append(record.line(question, "torch-lucent's (more is better)", ratio, around, "5.00"))
-    return ("torch-lucent", "kornia")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu")
@@ -198,17 +151,14 @@ def main() -> None:
     args = parser.parse_args()
     device = torch.device(args.device)
     torch.manual_seed(0)
-    warnings.simplefilter("ignore")  # the peer's, of old releases of what it needs
     lines: list = []
     details: dict = {}
     if device.type == "cpu":
         torch.set_num_threads(1)
     first_picture(lines, details)
     beside_bare(device, args.rounds, lines, details)
-    packages = beside_lucent(max(3, args.rounds // 3), lines, details) if device.type == "cpu" else ()
-    packages = tuple(name for name in packages if importlib.metadata.version(name))
     setup = f"{device}, medians of {args.rounds} rounds in turns, one thread, processor time"
-    print(record.write("synthesis", setup, lines, details, packages))
+    print(record.write("synthesis", setup, lines, details))
 
 
 if __name__ == "__main__":
