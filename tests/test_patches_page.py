@@ -46,7 +46,9 @@ def test_it_builds_an_index_and_answers_from_it():
     assert [element.value for element in app.subheader] == ["Channel 5 of features.3"]
     best = index.top("features.3:5")[0]
     assert any(f"activation {best.activation:.3g}, percentile 100" in element.proto.body for element in app.get("html"))
-    assert any("are not what" in element.value for element in app.caption), "the images are not the network's own"
+    assert any("may have been trained on other images" in element.value for element in app.caption), (
+        "the images are not the network's own"
+    )
     app.toggle("guided").set_value(True).run()
     assert not app.exception and not app.error
 

@@ -145,8 +145,9 @@ def facts(index: PatchIndex, layer: str, net: Any) -> str:
         lines.append(f"{index.skipped} images could not be read and were passed over.")
     if net.classes is None or tuple(net.classes) != index.classes:
         lines.append(
-            f"**These images ({index.dataset['name']}) are not what {net.name} was trained on**: the tiles show what "
-            "drives its units most among them, not what the units are for."
+            f"**{net.name} may have been trained on other images than these ({index.dataset['name']})**: their classes "
+            "are not its own. The tiles show what drives its units most among them, which need not be what the units "
+            "are for."
         )
     return " ".join(lines)
 
