@@ -23,7 +23,7 @@ def capture(clone: nn.Module, inputs: Tensor, layers: Iterable[str]) -> dict[str
     """
     wanted = set(layers)
     found: dict[str, Tensor] = {}
-    names = LayerNames(clone)
+    names, count = LayerNames(clone), len(inputs)
 
     def note(part: nn.Module, _inputs: Any, output: Any) -> Any:
         path, call = names.next(part)
@@ -31,7 +31,8 @@ def capture(clone: nn.Module, inputs: Tensor, layers: Iterable[str]) -> dict[str
         tensor = single(output)
         if name not in wanted or tensor is None:
             return None
-        found[name] = tensor
+        # What does not depend on the image comes once, not once an image.
+        found[name] = tensor.expand(count, *tensor.shape[1:]) if len(tensor) == 1 < count else tensor
         if len(found) == len(wanted):
             raise _Stop
         return tensor.clone() if isinstance(output, Tensor) else None

@@ -20,7 +20,7 @@ from sp_core.capture import capture
 from sp_core.datasets.textures import LARGEST, SMALLEST, Textures
 from sp_core.errors import SpError
 from sp_core.network import Network, Unit
-from sp_core.receptive_field import Box, field_of
+from sp_core.receptive_field import Box, blind_layers, field_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,8 @@ def effective_field(
     found = net.layer_with_units(layer)
     if not found.is_map:
         raise SpError(f"Layer {layer} is a vector: it has no unit in the middle; choose a layer with positions.")
+    if found.name in blind_layers(net):
+        raise SpError(f"Layer {layer} is the same for every image: it sees no pixel; choose another.")
     y, x = position or (found.output_shape[1] // 2, found.output_shape[2] // 2)
     net.check(Unit(layer, channel or 0, (y, x)))
     images = net.check_images(images)

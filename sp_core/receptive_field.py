@@ -30,6 +30,7 @@ __all__ = [
     "Nested",
     "ReceptiveField",
     "UnitField",
+    "blind_layers",
     "clipped_boxes",
     "field_of",
     "nest",
@@ -114,6 +115,22 @@ def clipped_boxes(net: Network, layer: str, gates: Gates = "local") -> Tensor:
     y0, y1, x0, x1 = torch.broadcast_tensors(*grid.parts)
     boxes = torch.stack([y0, 1 - y1, x0, 1 - x1])
     return boxes.masked_fill(torch.stack([y0, y1, x0, x1]).eq(EMPTY).any(0), 0)
+
+
+def blind_layers(net: Network) -> frozenset[str]:
+    """The layers that are the same for every image: they follow parameters or constants only.
+
+    >>> class Placed(torch.nn.Module):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.see, self.place = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(1, 4, 3)
+    ...
+    ...     def forward(self, image):
+    ...         return self.see(image) + self.place(torch.ones(1, 1, 8, 8))
+    >>> sorted(blind_layers(Network(Placed(), input_size=(3, 8, 8))))
+    ['place']
+    """
+    return frozenset(layer.name for layer in net.layers) - _found(net, "local").grids.keys()
 
 
 def _box_at(grid: Shadow, at: tuple[int, ...]) -> Box:

@@ -11,6 +11,7 @@ from sp_core.datasets.source import take
 from sp_core.errors import SpError
 from sp_core.nearest.features import SCHEMA
 from sp_core.network import Network
+from sp_core.receptive_field import blind_layers
 from sp_core.trace import Layer
 
 
@@ -20,7 +21,10 @@ def default_layers(net: Network, count: int = 6) -> tuple[str, ...]:
     Of the outermost modules that put out maps or a vector, without those that only move values; where there are fewer
     than three of them, of all layers with weights.
     """
-    usable = [layer for layer in net.layers if layer.is_map or len(layer.output_shape) == 1]
+    blind = blind_layers(net)
+    usable = [
+        layer for layer in net.layers if (layer.is_map or len(layer.output_shape) == 1) and layer.name not in blind
+    ]
     blocks = [layer for layer in usable if not layer.leaf or _weighs(net, layer)]
     outer = [layer for layer in blocks if layer.name.count(".") == 0]
     names = [layer.name for layer in (outer if len(outer) >= 3 and len(outer) > len(blocks) // 8 else blocks)]
@@ -40,11 +44,14 @@ def describe(net: Network, dataset: Any, layers: Iterable[str] | None) -> dict[s
     """What features are known by, as it stands in ``features.json``, before the first image.
 
     Raises:
-        SpError: a layer does not exist, keeps its channels last, or puts out neither maps nor a vector.
+        SpError: a layer does not exist, keeps its channels last, is the same for every image, or puts out neither maps
+            nor a vector.
     """
-    names = list(default_layers(net) if layers is None else layers)
+    names, blind = list(default_layers(net) if layers is None else layers), blind_layers(net)
     for name in names:
         layer = net.layer_with_units(name)
+        if layer.name in blind:
+            raise SpError(f"Layer {name} is the same for every image; choose another.")
         if not layer.is_map and len(layer.output_shape) != 1:
             raise SpError(f"Layer {name} gives {list(layer.output_shape)}, neither maps nor a vector; choose another.")
     return {

@@ -18,6 +18,7 @@ from sp_core.network import Network
 from sp_core.patches import store
 from sp_core.patches.fields import fields
 from sp_core.patches.tally import BINS, SAMPLES
+from sp_core.receptive_field import blind_layers
 from sp_core.relations import relations
 from sp_core.trace import Layer, input_dtype
 
@@ -69,13 +70,13 @@ def _layers(net: Network, wanted: Iterable[str] | None) -> list[dict[str, Any]]:
     table = {layer.name: layer for layer in net.layers}
     rows: list[dict[str, Any]] = []
     known: set[str] = set()
-    known_fields = fields(net)
+    known_fields, blind = fields(net), blind_layers(net)
     for layer in net.layers:
-        usable = layer.is_map or len(layer.output_shape) == 1
+        usable = (layer.is_map or len(layer.output_shape) == 1) and layer.name not in blind
         if named is not None and layer.name in named and not usable:
-            raise SpError(
-                f"Layer {layer.name} gives {list(layer.output_shape)}, neither a map nor a vector; choose another."
-            )
+            shape = f"gives {list(layer.output_shape)}, neither a map nor a vector"
+            why = "is the same for every image" if layer.name in blind else shape
+            raise SpError(f"Layer {layer.name} {why}; choose another.")
         if not usable or not (layer.name in named if named is not None else _is_default(layer, wanted, follows, table)):
             continue
         row: dict[str, Any] = {"name": layer.name, "kind": layer.kind, "shape": list(layer.output_shape)}
