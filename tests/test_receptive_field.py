@@ -469,3 +469,29 @@ def test_boxes_are_slices():
 def test_units_in_the_padding_do_not_hide_those_further_in():
     rf = receptive_fields(network(nn.Sequential(nn.Conv2d(3, 4, 3, padding=100), nn.Conv2d(4, 4, 1)), (3, 24, 24)))["1"]
     assert (rf.size, rf.stride, rf.start, rf.status) == (3, 1, -100, "complete")
+
+
+def test_a_map_of_which_one_unit_alone_sees_the_image_has_no_stride_to_read():
+    layers = nn.Sequential(
+        nn.AvgPool2d(3, 2, 1),
+        nn.ConvTranspose2d(3, 6, 3),
+        nn.Conv2d(6, 6, (3, 1), (1, 2), 2, groups=6),
+        nn.Conv2d(6, 4, 1, 2, 2, padding_mode="circular"),
+        nn.Conv2d(4, 8, 1, (1, 2), 1, groups=4, padding_mode="circular"),
+    )
+    fields = receptive_fields(Network(layers, input_size=(3, 17, 17)))
+    assert (fields["4"].size, fields["4"].stride, fields["4"].status) == ((11, 7), (4, 16), "complete")
+
+
+def test_behind_a_gate_units_in_the_padding_see_nothing_and_all_others_the_whole():
+    class Gated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.see, self.pad = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, (1, 3), padding=2)
+
+        def forward(self, image):
+            x = self.see(image[:, :, 1:])
+            return self.pad(x * x.mean((2, 3), keepdim=True).sigmoid())
+
+    field = receptive_fields(Network(Gated(), input_size=(3, 12, 12)), "strict")["pad"]
+    assert (field.status, field.size, field.stride, field.start) == ("whole image", (11, 12), 0, (1, 0))

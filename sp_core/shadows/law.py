@@ -19,7 +19,7 @@ class AxisLaw:
     Attributes:
         size, start: int64 ``[channels]``; 0 for a channel that sees nothing.
         stride: 0 where all units see the same.
-        whole: bool ``[channels]``: every unit of the channel sees the same, however large the image.
+        whole: bool ``[channels]``: every unit of the channel that sees anything sees the same, however large the image.
         even: whether the law is exact; otherwise it holds on average, and ``size`` is that of the largest field.
     """
 
@@ -37,9 +37,11 @@ def axis_law(low: Tensor, high: Tensor, extent: int, clipped: bool = False) -> A
     with ``clipped`` the middle is read all the same.
     """
     low, high = low.long(), high.long()
-    nothing = (low >= EMPTY).all(1)  # a unit that lies in the padding sees nothing, those further in may
-    whole = (low == low[:, :1]).all(1) & (high == high[:, :1]).all(1)
-    moving = ~whole & ~nothing
+    blind = low >= EMPTY  # a unit that lies in the padding sees nothing, those further in may
+    nothing = blind.all(1)
+    same = (low == low.amin(1, keepdim=True)) & (high == high.amax(1, keepdim=True))
+    whole = (same | blind).all(1)
+    moving = ~whole
     size, start = (high - low + 1).amax(1), low.amin(1)
     size[nothing], start[nothing] = 0, 0
     whole = whole & ~nothing
@@ -57,7 +59,7 @@ def axis_law(low: Tensor, high: Tensor, extent: int, clipped: bool = False) -> A
         if not clipped:
             return None
         seen = (low[moving] < EMPTY).all(0).nonzero()
-        if not len(seen):
+        if len(seen) < 2:  # no step between two units to read a stride from
             return AxisLaw(size.clamp(min=0), start, 0, whole, False)
         first, last = int(seen[0]), int(seen[-1])
         lo, hi = low[moving, first : last + 1], high[moving, first : last + 1]
