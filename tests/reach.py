@@ -441,8 +441,8 @@ def compared(net: Network, gates: str = "local") -> dict:
     wrong = []
     for layer in net.layers:
         said = fields[layer.name].status != "unavailable"
-        got = clipped_boxes(net, layer.name, gates) if said else torch.zeros(4, *[1] * len(layer.output_shape))
         nothing = torch.zeros(4, *[1] * len(layer.output_shape))  # a layer that follows weights alone sees nothing
+        got = clipped_boxes(net, layer.name, gates) if said else nothing
         got, want = torch.broadcast_tensors(got.long(), measured.get(layer.name, nothing).long())
         if not torch.equal(got, want):
             wrong.append(layer.name)

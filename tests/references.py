@@ -12,36 +12,50 @@ from torch.overrides import TorchFunctionMode
 # ---- Backprop rules: every rectifier call becomes a function with the rule written out
 class Ruled(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x, rule, high):
+    def forward(ctx, x, rule, high, slope):
         ctx.rule = rule
-        ctx.save_for_backward((x > 0) & (x < high))
-        return x.clamp(0, high)
+        ctx.save_for_backward(torch.where(x > 0, (x < high).to(x), slope))
+        return torch.where(x > 0, x.clamp(max=high), slope * x)
 
     @staticmethod
     def backward(ctx, grad):
-        (mask,) = ctx.saved_tensors
+        (own,) = ctx.saved_tensors
         if ctx.rule != "gradient":
             grad = torch.where(grad > 0, grad, 0.0)
         if ctx.rule != "deconvnet":
-            grad = torch.where(mask, grad, 0.0)
-        return grad, None, None
+            grad = torch.where(own != 0, grad * own, 0.0)
+        return grad, None, None, None
 
 
 class Reference(TorchFunctionMode):
-    """Replaces rectifier calls. Sees modules too, for they call the same functions."""
+    """Replaces rectifier calls, and counts them. Sees modules too, for they call the same functions."""
 
     def __init__(self, rule):
         super().__init__()
-        self.rule = rule
+        self.rule, self.count = rule, 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name == "relu":
-            return Ruled.apply(args[0], self.rule, float("inf"))
-        if name == "relu6" or (name == "hardtanh" and kwargs["min_val"] == 0):
-            return Ruled.apply(args[0], self.rule, 6.0)
-        return func(*args, **kwargs)
+        high, slope = float("inf"), 0.0
+        if name == "relu6":
+            high = 6.0
+        elif name == "hardtanh" and kwargs["min_val"] == 0:
+            high = kwargs["max_val"]
+        elif name == "leaky_relu":
+            slope = kwargs["negative_slope"]
+        elif not self._cuts_at_zero(name, args, kwargs):
+            return func(*args, **kwargs)
+        self.count += 1
+        return Ruled.apply(args[0], self.rule, high, slope)
+
+    @staticmethod
+    def _cuts_at_zero(name, args, kwargs):
+        if name == "clamp":
+            return kwargs == {"min": 0}
+        if name == "maximum":
+            return not args[1].any()
+        return name in {"relu", "relu_"} or (name == "_threshold" and args[1:] == (0.0, 0.0))
 
 
 def reference(module, images, choose, rule):

@@ -25,7 +25,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import sp_core as sp
@@ -36,45 +35,9 @@ from sp_core.synthesis.precision import Runner, quick_runner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reach import compared
+from references import Reference
 
 from tests.fuzz.grown import Grown
-
-
-class _Rule(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, rule: str, high: float, slope: float) -> Tensor:
-        ctx.rule = rule
-        ctx.save_for_backward(torch.where(x > 0, (x < high).to(x), slope))
-        return torch.where(x > 0, x.clamp(max=high), slope * x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        (own,) = ctx.saved_tensors
-        if ctx.rule != "gradient":
-            grad = torch.where(grad > 0, grad, 0.0)
-        return grad if ctx.rule == "deconvnet" else grad * own, None, None, None
-
-
-class Written(TorchFunctionMode):
-    """Replaces rectifiers by functions with the rule written out, in modules too, for they call the same functions."""
-
-    def __init__(self, rule: str) -> None:
-        super().__init__()
-        self.rule, self.count = rule, 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = getattr(func, "__name__", ""), kwargs or {}
-        high, slope = float("inf"), 0.0
-        if name in {"relu6", "hardtanh"}:
-            high = 6.0 if name == "relu6" else kwargs["max_val"] if "max_val" in kwargs else args[2]
-        elif name == "leaky_relu":
-            slope = 0.2
-        elif name not in {"relu", "relu_", "maximum", "_threshold"} and not (
-            name == "clamp" and kwargs.get("min") == 0
-        ):
-            return func(*args, **kwargs)
-        self.count += 1
-        return _Rule.apply(args[0], self.rule, high, slope)
 
 
 def check_fields(net: sp.Network) -> None:
@@ -94,7 +57,7 @@ def check_rules(module: nn.Module, net: sp.Network, seed: int) -> None:
     for rule in RULES:
         for target in (2, f"{layer.name}:0@0,0"):
             x = images.clone().requires_grad_()
-            with Written(rule) as written:
+            with Reference(rule) as written:
                 if target == 2:
                     value = double.clone()(x)[:, 2]
                 else:
@@ -118,8 +81,8 @@ def check_index(net: sp.Network, count: int = 11, top: int = 3) -> None:
             parts = [net.normalise(part) for part in images.split(4)]
             maps = [capture(net.clone(), part, index.layers) for part in parts]
         for layer in index.layers:
-            values = torch.cat([part[layer] for part in maps]).flatten(2) if net.layer(layer).is_map else None
-            values = torch.cat([part[layer] for part in maps])[..., None] if values is None else values
+            values = torch.cat([part[layer] for part in maps])
+            values = values.flatten(2) if values.ndim > 2 else values[..., None]
             maxima, scale = values.amax(2), values.abs().max().clamp(min=1e-6)
             for channel in range(maxima.shape[1]):
                 for side, largest in (("best", True), ("worst", False)):
